@@ -1,0 +1,165 @@
+package fsm
+
+import "time"
+
+// Format is the highest entry and snapshot format that this build reads, and the one it writes.
+const Format = 1
+
+// Limits of what a command may carry.
+const (
+	// MaxSubject is the longest subject in bytes.
+	MaxSubject = 256
+	// MaxSealed is the longest sealed key in bytes.
+	MaxSealed = 512
+)
+
+// Entry is one command entry of the log: the commands that a group commit gathered, with one time for all.
+type Entry struct {
+	// Time is the cluster's time; zero where the proposer did not know it, and then only commands that need
+	// no time are applied. It is kept to the millisecond.
+	Time     time.Time
+	Commands []Command
+}
+
+// Command asks for one change. Whether it is made is decided when it is applied.
+type Command struct {
+	Origin Origin
+	Op     Op
+}
+
+// Origin says who asked for a command, from where, and through which node. It is for the record only.
+type Origin struct {
+	Actor  string
+	Source string
+	Node   string
+}
+
+// Op is one of Found, Issue, Rotate, Revoke, Delete, Expire, UpdateSettings, PutMember and RemoveMember.
+type Op interface{ op() }
+
+// Candidate is a new key: random bits for its id, and its material, sealed by the proposer.
+type Candidate struct {
+	Random uint64
+	Sealed []byte
+}
+
+// Found founds the cluster. It is refused once there is one.
+type Found struct {
+	ClusterID string
+	Settings  Settings
+	// KeyringCheck is a known text sealed under the master keyring.
+	KeyringCheck []byte
+}
+
+// Issue records a token's expiry on the subject's active key. It needs a time.
+//
+// The candidate counts only if the subject has no active key, or one that is due, when the entry is applied;
+// where it is needed and missing, the refusal is CodeNeedCandidate.
+type Issue struct {
+	Subject string
+	// TTL is the token's lifetime; zero for the default in Settings.
+	TTL       time.Duration
+	Candidate *Candidate
+}
+
+// Rotate makes the candidate the subject's active key.
+type Rotate struct {
+	Subject string
+	// Expected is the active key that the caller saw; the zero KeyID for any.
+	Expected  KeyID
+	Candidate Candidate
+}
+
+// Revoke deletes all keys of the subject and makes the candidate its active one.
+type Revoke struct {
+	Subject   string
+	Expected  KeyID
+	Candidate Candidate
+}
+
+// Delete forgets the subject.
+type Delete struct {
+	Subject  string
+	Expected KeyID
+}
+
+// Expire carries what the proposer saw fall due; each item is checked again when it is applied. It needs a time.
+type Expire struct {
+	Items []ExpireItem
+}
+
+// ExpireItem names what is due: an active key (with the candidate to follow it), a retiring key, or, with the
+// zero KeyID, a subject to be forgotten.
+type ExpireItem struct {
+	Subject   string
+	Key       KeyID
+	Candidate *Candidate
+}
+
+// UpdateSettings changes the settings that are not nil, all or none.
+type UpdateSettings struct {
+	Mode         *Mode
+	ForgetAfter  *time.Duration
+	Issuer       *string
+	MinTTL       *time.Duration
+	DefaultTTL   *time.Duration
+	MaxTTL       *time.Duration
+	MaxRetiring  *int
+	WantedVoters *int
+}
+
+// PutMember makes or replaces a member's record.
+type PutMember struct{ Member Member }
+
+// RemoveMember drops a member's record.
+type RemoveMember struct{ ID string }
+
+func (Found) op()          {}
+func (Issue) op()          {}
+func (Rotate) op()         {}
+func (Revoke) op()         {}
+func (Delete) op()         {}
+func (Expire) op()         {}
+func (UpdateSettings) op() {}
+func (PutMember) op()      {}
+func (RemoveMember) op()   {}
+
+// NeedsTime tells whether op is refused in an entry without a time.
+func NeedsTime(op Op) bool {
+	switch op.(type) {
+	case Issue, Expire:
+		return true
+	}
+	return false
+}
+
+// Result is what applying one command gave.
+type Result struct {
+	// Err is a *Refusal, or nil.
+	Err error
+	// Revision is that of the state after the command.
+	Revision uint64
+	// Key is the subject's active key after Issue, Rotate and Revoke.
+	Key Key
+	// IssuedAt and ExpiresAt are an issued token's times, in whole seconds.
+	IssuedAt, ExpiresAt time.Time
+	// Issuer is the setting at the time of an Issue.
+	Issuer string
+	// Settings are those after Found and UpdateSettings.
+	Settings Settings
+	// Expired tells what an Expire did.
+	Expired Expired
+}
+
+// Expired counts what one Expire did.
+type Expired struct {
+	// Rotated active keys, and the time each was late by.
+	Rotated int
+	Lag     []time.Duration
+	// Deleted retiring keys.
+	Deleted int
+	// Forgotten subjects.
+	Forgotten int
+	// Skipped items were not due, or gone.
+	Skipped int
+}

@@ -1,0 +1,57 @@
+// Package fault names the ways in which a node can fail a request that was well formed. Every room of the
+// node reports them by these sentinels, wrapped with what it knows, and rpc maps each to its wire code, so
+// that neither has to know the other.
+//
+// What the replicated state refuses is not here: those are fsm.Refusal.
+package fault
+
+import "errors"
+
+// Retryable failures: nothing was changed, and another node, or the same one a little later, may succeed.
+var (
+	// ErrNotLeader says that the node is not the leader (any more) and that nothing was proposed.
+	ErrNotLeader = errors.New("not the leader")
+	// ErrNoLeader says that no leader is known.
+	ErrNoLeader = errors.New("the cluster has no leader")
+	// ErrTimeUnknown says that no majority of the voters' clocks agrees, so that nothing can be dated.
+	ErrTimeUnknown = errors.New("the cluster's time is unknown")
+	// ErrBehind says that the node has not caught up with what the request names.
+	ErrBehind = errors.New("this node is behind")
+	// ErrNotFounded says that the node belongs to no cluster yet.
+	ErrNotFounded = errors.New("this node is in no cluster yet: run \"keyquorum cluster init\" or let it join one")
+	// ErrOverloaded says that a bounded queue of the node is full.
+	ErrOverloaded = errors.New("this node is overloaded")
+	// ErrShuttingDown says that the node takes no more requests.
+	ErrShuttingDown = errors.New("this node is shutting down")
+	// ErrFormat says that a member cannot read the entry that the request needs.
+	ErrFormat = errors.New("not all members can read this kind of entry yet: finish the upgrade")
+	// ErrHalted says that the node found its state unsafe and serves no more.
+	ErrHalted = errors.New("this node has halted")
+)
+
+// ErrOutcomeUnknown says that a write was proposed and that its outcome is open: it may still be applied.
+var ErrOutcomeUnknown = errors.New("the outcome of the write is unknown: it may have happened")
+
+// ErrNoSuchMember says that a named node is no member of the cluster.
+var ErrNoSuchMember = errors.New("no such member")
+
+// ErrNotVoter says that a named node cannot lead.
+var ErrNotVoter = errors.New("not a voter")
+
+// ErrLastVoter says that a removal would leave the cluster without a voter.
+var ErrLastVoter = errors.New("the last voter cannot be removed")
+
+// ErrKeyring says that a node does not hold the cluster's master keyring.
+var ErrKeyring = errors.New("the master keyring is not this cluster's")
+
+// InvalidError is a request refused before anything was done. Field is the path of the field at fault in its
+// JSON spelling.
+type InvalidError struct {
+	Field  string
+	Reason string
+}
+
+func (e *InvalidError) Error() string { return e.Field + ": " + e.Reason }
+
+// Invalid says that field is at fault, and why.
+func Invalid(field, reason string) error { return &InvalidError{Field: field, Reason: reason} }

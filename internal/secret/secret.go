@@ -1,0 +1,51 @@
+// Package secret has the type that holds key material in the open. It cannot be printed, logged or marshalled
+// by accident: every way that fmt, encoding and slog offer gives a fixed text or an error.
+package secret
+
+import (
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+)
+
+// KeySize is the length of a user's signing key in bytes: the output of HMAC-SHA-256 (RFC 7518, 3.2).
+const KeySize = 32
+
+const redacted = "[secret]"
+
+var errMarshal = errors.New("secret: key material cannot be marshalled")
+
+// Key is one user's signing key in the open. Its owner calls Wipe when done with it.
+// It is not safe for concurrent use with Wipe.
+type Key struct {
+	b [KeySize]byte
+}
+
+// NewKey copies b, which must have KeySize bytes.
+func NewKey(b []byte) (*Key, error) {
+	if len(b) != KeySize {
+		return nil, fmt.Errorf("secret: a key has %d bytes, not %d", KeySize, len(b))
+	}
+	k := new(Key)
+	copy(k.b[:], b)
+	return k, nil
+}
+
+// Bytes gives the material itself, shared with the key: it is for cryptographic calls only, and not to be kept.
+func (k *Key) Bytes() []byte { return k.b[:] }
+
+// Wipe overwrites the material.
+func (k *Key) Wipe() { clear(k.b[:]) }
+
+// Equal compares in constant time.
+func (k *Key) Equal(other *Key) bool { return subtle.ConstantTimeCompare(k.b[:], other.b[:]) == 1 }
+
+func (Key) String() string                 { return redacted }
+func (Key) GoString() string               { return redacted }
+func (Key) Format(s fmt.State, _ rune)     { _, _ = s.Write([]byte(redacted)) }
+func (Key) LogValue() slog.Value           { return slog.StringValue(redacted) }
+func (Key) MarshalText() ([]byte, error)   { return nil, errMarshal }
+func (Key) MarshalJSON() ([]byte, error)   { return nil, errMarshal }
+func (Key) MarshalBinary() ([]byte, error) { return nil, errMarshal }
+func (Key) GobEncode() ([]byte, error)     { return nil, errMarshal }
