@@ -1,6 +1,6 @@
 module github.com/keyquorum/keyquorum
 
-go 1.26
+go 1.26.0
 require (
 	connectrpc.com/connect v1.21.1
 	github.com/alecthomas/kong v1.17.0
