@@ -16,30 +16,50 @@ const redacted = "[secret]"
 
 var errMarshal = errors.New("secret: key material cannot be marshalled")
 
-// Key is one user's signing key in the open. Its owner calls Wipe when done with it.
-// It is not safe for concurrent use with Wipe.
+// Key is one user's signing key in the open. Its owner calls Wipe when done with it; copies of a Key share the
+// material. The zero Key has none. It is not safe for concurrent use with Wipe.
 type Key struct {
-	b [KeySize]byte
+	// Two pointers away, as fmt follows one even where it can call no method, in an unexported field of another
+	// struct with a verb that does not fit ("%s").
+	m *material
 }
+
+type material struct{ b *[KeySize]byte }
 
 // NewKey copies b, which must have KeySize bytes.
 func NewKey(b []byte) (*Key, error) {
+	return Own(append(make([]byte, 0, KeySize), b...))
+}
+
+// Own makes b itself, which must have KeySize bytes, the material of a key. The caller keeps no use of it.
+func Own(b []byte) (*Key, error) {
 	if len(b) != KeySize {
 		return nil, fmt.Errorf("secret: a key has %d bytes, not %d", KeySize, len(b))
 	}
-	k := new(Key)
-	copy(k.b[:], b)
-	return k, nil
+	both := &struct {
+		k Key
+		m material
+	}{m: material{(*[KeySize]byte)(b)}}
+	both.k.m = &both.m
+	return &both.k, nil
 }
 
 // Bytes gives the material itself, shared with the key: it is for cryptographic calls only, and not to be kept.
-func (k *Key) Bytes() []byte { return k.b[:] }
+// It is nil for the zero Key.
+func (k *Key) Bytes() []byte {
+	if k == nil || k.m == nil {
+		return nil
+	}
+	return k.m.b[:]
+}
 
 // Wipe overwrites the material.
-func (k *Key) Wipe() { clear(k.b[:]) }
+func (k *Key) Wipe() { clear(k.Bytes()) }
 
 // Equal compares in constant time.
-func (k *Key) Equal(other *Key) bool { return subtle.ConstantTimeCompare(k.b[:], other.b[:]) == 1 }
+func (k *Key) Equal(other *Key) bool {
+	return subtle.ConstantTimeCompare(k.Bytes(), other.Bytes()) == 1
+}
 
 func (Key) String() string                 { return redacted }
 func (Key) GoString() string               { return redacted }
