@@ -1,0 +1,149 @@
+package client_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/keyquorum/keyquorum/client"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1/keyquorumv1connect"
+)
+
+// fake is a node that answers everything alike: with err if it is set, else with what the test looks for.
+type fake struct {
+	keyquorumv1connect.UnimplementedTokenServiceHandler
+	keyquorumv1connect.UnimplementedKeyServiceHandler
+	keyquorumv1connect.UnimplementedClusterServiceHandler
+	name  string
+	err   error
+	calls atomic.Int32
+}
+
+func (f *fake) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(keyquorumv1connect.NewTokenServiceHandler(f))
+	mux.Handle(keyquorumv1connect.NewKeyServiceHandler(f))
+	mux.Handle(keyquorumv1connect.NewClusterServiceHandler(f))
+	return mux
+}
+
+// serve runs the node on loopback and returns its address.
+func (f *fake) serve(t *testing.T) string {
+	t.Helper()
+	s := httptest.NewServer(f.handler())
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+func answer[T any](f *fake, m *T) (*connect.Response[T], error) {
+	f.calls.Add(1)
+	if f.err != nil {
+		return nil, f.err
+	}
+	return connect.NewResponse(m), nil
+}
+
+func (f *fake) Issue(context.Context, *connect.Request[v1.IssueRequest]) (*connect.Response[v1.IssueResponse], error) {
+	return answer(f, &v1.IssueResponse{Token: f.name})
+}
+
+func (f *fake) Verify(_ context.Context, r *connect.Request[v1.VerifyRequest]) (*connect.Response[v1.VerifyResponse], error) {
+	return answer(f, &v1.VerifyResponse{Valid: r.Msg.GetToken() == "good", Node: f.name})
+}
+
+func (f *fake) Rotate(context.Context, *connect.Request[v1.RotateRequest]) (*connect.Response[v1.RotateResponse], error) {
+	return answer(f, &v1.RotateResponse{KeyId: f.name})
+}
+
+func (f *fake) Revoke(context.Context, *connect.Request[v1.RevokeRequest]) (*connect.Response[v1.RevokeResponse], error) {
+	return answer(f, &v1.RevokeResponse{KeyId: f.name})
+}
+
+func (f *fake) Delete(context.Context, *connect.Request[v1.DeleteRequest]) (*connect.Response[v1.DeleteResponse], error) {
+	return answer(f, &v1.DeleteResponse{Revision: 7})
+}
+
+func (f *fake) Get(context.Context, *connect.Request[v1.GetRequest]) (*connect.Response[v1.GetResponse], error) {
+	return answer(f, &v1.GetResponse{Revision: 7})
+}
+
+// List has three pages of one subject each.
+func (f *fake) List(_ context.Context, r *connect.Request[v1.ListRequest]) (*connect.Response[v1.ListResponse], error) {
+	next := map[string]string{"": "b", "b": "c", "c": ""}[r.Msg.GetPageToken()]
+	return answer(f, &v1.ListResponse{
+		Subjects: []*v1.SubjectKeys{{Subject: "user-" + r.Msg.GetPageToken()}}, NextPageToken: next,
+	})
+}
+
+func (f *fake) Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error) {
+	return answer(f, &v1.StatusResponse{Node: &v1.Member{Name: f.name}})
+}
+
+func (f *fake) Members(context.Context, *connect.Request[v1.MembersRequest]) (*connect.Response[v1.MembersResponse], error) {
+	return answer(f, &v1.MembersResponse{LeaderId: f.name})
+}
+
+// refusal is an error as a node sends it: with the request's id and what else it tells.
+func refusal(t testing.TB, code connect.Code, message string, details ...proto.Message) error {
+	t.Helper()
+	e := connect.NewError(code, errorText(message))
+	for _, m := range append(details, &v1.RequestInfo{RequestId: "req-1"}) {
+		d, err := connect.NewErrorDetail(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.AddDetail(d)
+	}
+	return e
+}
+
+type errorText string
+
+func (e errorText) Error() string { return string(e) }
+
+// nobody returns an address where nothing listens.
+func nobody(t *testing.T) string {
+	t.Helper()
+	s := httptest.NewServer(http.NotFoundHandler())
+	s.Close()
+	return s.URL
+}
+
+// hangingUp takes each request, and closes the connection without an answer.
+func hangingUp(t *testing.T) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+func newClient(t *testing.T, addrs ...string) *client.Client {
+	t.Helper()
+	c, err := client.New(addrs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// inProcess carries requests to handlers by host, without a network, so that time can be virtual. A host without
+// a handler takes the request and never answers.
+type inProcess map[string]http.Handler
+
+func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	h, ok := p[r.URL.Host]
+	if !ok {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Result(), nil
+}

@@ -1,0 +1,57 @@
+package client
+
+import (
+	"context"
+	"iter"
+
+	"google.golang.org/protobuf/proto"
+
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+)
+
+// Rotate makes the subject a new active key. With ExpectedKeyId it is sent again where an attempt failed, and
+// fails with ErrConflict where that is no longer the active key.
+func (c *Client) Rotate(ctx context.Context, req *v1.RotateRequest) (*v1.RotateResponse, error) {
+	return call(ctx, c, operation{"Rotate", expecting(req.GetExpectedKeyId())}, req,
+		func(n *node) procedure[v1.RotateRequest, v1.RotateResponse] { return n.keys.Rotate })
+}
+
+// Revoke deletes all keys of the subject and makes a new one, so that no token issued before is valid any more.
+// ExpectedKeyId works as in Rotate.
+func (c *Client) Revoke(ctx context.Context, req *v1.RevokeRequest) (*v1.RevokeResponse, error) {
+	return call(ctx, c, operation{"Revoke", expecting(req.GetExpectedKeyId())}, req,
+		func(n *node) procedure[v1.RevokeRequest, v1.RevokeResponse] { return n.keys.Revoke })
+}
+
+// Delete forgets the subject and all its keys. ExpectedKeyId works as in Rotate.
+func (c *Client) Delete(ctx context.Context, req *v1.DeleteRequest) (*v1.DeleteResponse, error) {
+	return call(ctx, c, operation{"Delete", expecting(req.GetExpectedKeyId())}, req,
+		func(n *node) procedure[v1.DeleteRequest, v1.DeleteResponse] { return n.keys.Delete })
+}
+
+// Get shows the keys of one subject, as the node that answers has them.
+func (c *Client) Get(ctx context.Context, req *v1.GetRequest) (*v1.GetResponse, error) {
+	return call(ctx, c, operation{"Get", repeatable}, req,
+		func(n *node) procedure[v1.GetRequest, v1.GetResponse] { return n.keys.Get })
+}
+
+// List gives one page of the subjects and their keys, in byte order of the subject.
+func (c *Client) List(ctx context.Context, req *v1.ListRequest) (*v1.ListResponse, error) {
+	return call(ctx, c, operation{"List", repeatable}, req,
+		func(n *node) procedure[v1.ListRequest, v1.ListResponse] { return n.keys.List })
+}
+
+// Pages gives the page that req asks for and all after it. Each is read when it is asked for, so one node's older
+// state can follow another's newer one; a subject that stays is seen exactly once. An error ends it.
+func (c *Client) Pages(ctx context.Context, req *v1.ListRequest) iter.Seq2[*v1.ListResponse, error] {
+	return func(yield func(*v1.ListResponse, error) bool) {
+		next := proto.CloneOf(req)
+		for {
+			page, err := c.List(ctx, next)
+			if !yield(page, err) || err != nil || page.GetNextPageToken() == "" {
+				return
+			}
+			next.PageToken = page.GetNextPageToken()
+		}
+	}
+}
