@@ -1,0 +1,114 @@
+package seal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Init makes a new master keyring and gossip key, and writes them to a new file at path that only its owner can
+// read. The file is there wholly or not at all, and is on disk when Init returns. A file, directory or link that
+// is there already is left alone and gives an error that wraps fs.ErrExist.
+func Init(path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return existsError(path)
+	}
+	b, err := newText()
+	if err != nil {
+		return err
+	}
+	defer clear(b)
+	return writeNew(path, b)
+}
+
+func existsError(path string) error {
+	return fmt.Errorf("%s is there already and is not overwritten: the keys sealed under a keyring are lost with it: %w", path, fs.ErrExist)
+}
+
+// writeNew makes a complete file beside path and links it there, as a link, unlike a rename, never replaces.
+func writeNew(path string, b []byte) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, ".keyring-*")
+	if err != nil {
+		return fmt.Errorf("writing the keyring: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.Remove(f.Name())) }()
+	if err := errors.Join(fillFile(f, b), f.Close()); err != nil {
+		return fmt.Errorf("writing the keyring: %w", err)
+	}
+	switch err := os.Link(f.Name(), path); {
+	case errors.Is(err, fs.ErrExist):
+		return existsError(path)
+	case err != nil:
+		return fmt.Errorf("writing the keyring (its file system must know hard links): %w", err)
+	}
+	return syncDir(dir)
+}
+
+func fillFile(f *os.File, b []byte) error {
+	if err := f.Chmod(0o600); err != nil {
+		return err
+	}
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("syncing the keyring's directory: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("syncing the keyring's directory: %w", err)
+	}
+	return nil
+}
+
+// readPrivate reads a file that no one else can read or change.
+func readPrivate(path string) ([]byte, error) {
+	// Looked at before it is opened, as opening a named pipe would wait, and again after, as it may have changed.
+	info, err := os.Stat(path)
+	if err := usable(path, info, err); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the keyring: %w", err)
+	}
+	defer f.Close()
+	info, err = f.Stat()
+	if err := usable(path, info, err); err != nil {
+		return nil, err
+	}
+	// One buffer that does not grow, as growing would leave copies behind.
+	b := make([]byte, maxText+1)
+	n, err := io.ReadFull(f, b)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		clear(b)
+		return nil, fmt.Errorf("reading the keyring: %w", err)
+	}
+	return b[:n], nil
+}
+
+// usable judges what a Stat of the keyring's file gave.
+func usable(path string, info fs.FileInfo, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no keyring at %s: copy the cluster's there, or make the first with \"keyquorum keyring init\": %w", path, err)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the keyring: %w", err)
+	}
+	mode := info.Mode()
+	if !mode.IsRegular() {
+		return fmt.Errorf("keyring %s is not a regular file (%s)", path, mode.Type())
+	}
+	if perm := mode.Perm(); perm&0o077 != 0 {
+		return fmt.Errorf("keyring %s has mode %04o, open to others than its owner: run \"chmod 600 %s\", and treat the keyring as seen", path, perm, path)
+	}
+	return checkOwner(path, info, os.Geteuid())
+}
