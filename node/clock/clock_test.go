@@ -23,6 +23,7 @@ type world struct {
 	voters  []string
 	offset  map[string]time.Duration // of each wall clock from the true time
 	trip    map[string]time.Duration // round trip; 2 ms unless set
+	back    map[string]time.Duration // what the way back takes longer
 	cut     map[string]bool          // who cannot be reached
 	hanging map[string]bool          // whose answer never comes
 	log     bytes.Buffer
@@ -32,7 +33,8 @@ func newWorld(self string, voters ...string) *world {
 	return &world{
 		start: time.Now(), self: self, voters: voters,
 		offset: map[string]time.Duration{}, trip: map[string]time.Duration{},
-		cut: map[string]bool{}, hanging: map[string]bool{},
+		back: map[string]time.Duration{},
+		cut:  map[string]bool{}, hanging: map[string]bool{},
 	}
 }
 
@@ -55,10 +57,17 @@ func (w *world) votersNow() []string {
 	return w.voters
 }
 
-func (w *world) path(id string) (trip time.Duration, cut, hanging bool) {
+func (w *world) path(id string) (there, back time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return cmp.Or(w.trip[id], 2*time.Millisecond), w.cut[id], w.hanging[id]
+	half := cmp.Or(w.trip[id], 2*time.Millisecond) / 2
+	return half, half + w.back[id]
+}
+
+func (w *world) state(id string) (cut, hanging bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.cut[id], w.hanging[id]
 }
 
 // Write takes the log.
@@ -75,7 +84,8 @@ func (w *world) logged() string {
 }
 
 func (w *world) measure(ctx context.Context, id string) (time.Time, error) {
-	trip, cut, hanging := w.path(id)
+	there, back := w.path(id)
+	cut, hanging := w.state(id)
 	if cut {
 		return time.Time{}, errors.New("unreachable")
 	}
@@ -83,9 +93,9 @@ func (w *world) measure(ctx context.Context, id string) (time.Time, error) {
 		<-ctx.Done()
 		return time.Time{}, ctx.Err()
 	}
-	time.Sleep(trip / 2)
+	time.Sleep(there)
 	wall := w.wallOf(id)
-	time.Sleep(trip / 2)
+	time.Sleep(back)
 	return wall, nil
 }
 
@@ -344,20 +354,38 @@ func TestASlowVoterIsTooVagueToCount(t *testing.T) {
 	})
 }
 
-// One long round trip among short ones does not make the time worse.
-func TestShortRoundTripsArePreferred(t *testing.T) {
+// Long round trips after short ones do not make the time worse, but the short ones do not count for ever.
+func TestShortRoundTripsArePreferredForAWhile(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := newWorld("replica", "b")
 		c := w.run(t)
 		pass(500 * time.Millisecond)
-		w.set(func() { w.trip["b"] = 400 * time.Millisecond })
+		w.set(func() { w.back["b"] = 200 * time.Millisecond }) // it seems to be 100 ms behind now
+		pass(4 * time.Second)
+		knows(t, c, time.Millisecond)
 		pass(2 * time.Second)
-		before, _ := c.Now()
-		w.set(func() { w.trip["b"] = 2 * time.Millisecond })
-		pass(2 * time.Second)
-		if after, _ := c.Now(); after.Sub(before) != 2*time.Second {
-			t.Errorf("the time stepped by %v", after.Sub(before)-2*time.Second)
+		if off := c.Offsets()["b"]; off != 0 {
+			t.Errorf("the only voter is %v from the time", off)
 		}
+		now, _ := c.Now()
+		if off := time.Until(now); off != -100*time.Millisecond {
+			t.Errorf("the time is off by %v, want the newer samples' -100 ms", off)
+		}
+	})
+}
+
+func TestAWorseMeasurementBearsOutABetterOne(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := newWorld("replica", "b")
+		c := w.run(t)
+		pass(500 * time.Millisecond)
+		w.set(func() { w.back["b"] = 200 * time.Millisecond })
+		pass(4 * time.Second)
+		w.set(func() { w.cut["b"] = true }) // last measured 300 ms ago, best 4.5 s ago
+		pass(9500 * time.Millisecond)
+		knows(t, c, time.Millisecond)
+		pass(time.Second)
+		knowsNot(t, c)
 	})
 }
 
@@ -399,6 +427,9 @@ func TestARemovedVoterCountsNoMore(t *testing.T) {
 		c.Kick()
 		synctest.Wait()
 		knowsNot(t, c)
+		if _, measured := c.Offsets()["b"]; measured {
+			t.Error("it still has an offset")
+		}
 	})
 }
 
