@@ -1,0 +1,150 @@
+# Everything a change has to pass is a target here, and .ci/run is made of the same targets, so that what passes on
+# a desk passes there. Tools are pinned by internal/tools, a module of its own, and built on first use.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-builtin-rules --warn-undefined-variables
+.DEFAULT_GOAL := help
+
+GO       ?= go
+FUZZTIME ?= 20000x
+BENCH    ?= .
+PKGS     ?= ./...
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# What has to build for wasip1 too: the parts that a simulation will replay exactly.
+WASI_PKGS := ./fsm/... ./node/... ./rpc/... ./client/...
+# Where generated code is, and nothing else.
+GENERATED := rpc/gen fsm/internal/logpb
+BASELINE  := test/compat/api.binpb
+
+# One folder of tools for each set of pins and each version of Go: changing either builds them anew, switching back
+# finds the old ones.
+TOOLS_KEY := $(shell { $(GO) env GOVERSION; cat internal/tools/go.mod internal/tools/go.sum; } | sha256sum | cut -c1-12)
+TOOLS     := $(CURDIR)/bin/tools/$(TOOLS_KEY)
+BUF       := $(TOOLS)/buf
+GOLANGCI  := $(TOOLS)/golangci-lint
+PLUGINS   := $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-connect-go
+
+##@ Use
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@printf '\nVariables: PKGS=%s FUZZTIME=%s BENCH=%s VERSION=%s\n' '$(PKGS)' '$(FUZZTIME)' '$(BENCH)' '$(VERSION)'
+
+.PHONY: build
+build: ## Build bin/keyquorum, a static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/keyquorum ./cmd/keyquorum
+
+.PHONY: demo
+demo: ## Run the demo: three nodes in one process, told step by step
+	$(GO) run ./cmd/keyquorum demo
+
+.PHONY: clean
+clean: ## Remove bin/, the built tools included
+	rm -rf bin
+
+##@ Test
+
+.PHONY: test
+test: ## Run the tests of PKGS
+	$(GO) test $(PKGS)
+
+.PHONY: race
+race: ## Run the tests of PKGS under the race detector
+	CGO_ENABLED=1 $(GO) test -race $(PKGS)
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target FUZZTIME (20000x: inputs; 30s: a time)
+	FUZZTIME=$(FUZZTIME) GO=$(GO) bash .ci/fuzz
+
+.PHONY: bench
+bench: ## Run the benchmarks of PKGS that match BENCH
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKGS)
+
+.PHONY: cover
+cover: ## Measure what the tests cover: bin/cover.html
+	@mkdir -p bin
+	$(GO) test -coverprofile=bin/cover.out -coverpkg=$(PKGS) $(PKGS)
+	$(GO) tool cover -html=bin/cover.out -o bin/cover.html
+	$(GO) tool cover -func=bin/cover.out | tail -n 1
+
+##@ Check
+
+.PHONY: ci
+ci: ## Run all that a change has to pass, as .ci/run does
+	bash .ci/run
+
+.PHONY: fmt
+fmt: $(GOLANGCI) $(BUF) ## Format the Go code and the protos
+	$(GOLANGCI) fmt
+	$(BUF) format --write
+
+.PHONY: fmt-check
+fmt-check: $(GOLANGCI) $(BUF) ## Fail if something is not formatted
+	$(GOLANGCI) fmt --diff
+	$(BUF) format --diff --exit-code
+
+.PHONY: vet
+vet: ## Run go vet
+	$(GO) vet ./...
+
+.PHONY: lint
+lint: $(GOLANGCI) ## Run the linters of .golangci.yml
+	$(GOLANGCI) config verify
+	$(GOLANGCI) run ./...
+
+.PHONY: mod-check
+mod-check: ## Fail if go.mod is not tidy or a module's content has changed
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+
+.PHONY: wasip1
+wasip1: ## Build and vet what has to run on wasip1
+	GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 $(GO) build $(WASI_PKGS)
+
+##@ Protos
+
+.PHONY: generate
+generate: $(BUF) $(PLUGINS) ## Generate code from the protos
+	PATH="$(TOOLS):$$PATH" $(BUF) generate
+
+.PHONY: generate-check
+generate-check: $(BUF) $(PLUGINS) ## Fail if the generated code is not current
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	PATH="$(TOOLS):$$PATH" $(BUF) generate --output "$$fresh"; \
+	for dir in $(GENERATED); do \
+	  diff -ru "$$dir" "$$fresh/$$dir" || { echo "$$dir is not what the protos give: run 'make generate'" >&2; exit 1; }; \
+	done
+
+.PHONY: proto-lint
+proto-lint: $(BUF) ## Lint the protos
+	$(BUF) lint
+
+.PHONY: proto-breaking
+proto-breaking: $(BUF) ## Fail if the protos break readers of the checked-in baseline
+	$(BUF) breaking --against $(BASELINE)
+
+.PHONY: proto-baseline
+proto-baseline: $(BUF) ## Make the protos as they are the baseline: a decision, so say why in the commit
+	$(BUF) build --exclude-source-info --output $(BASELINE)
+
+##@ Tools
+
+.PHONY: tools
+tools: $(BUF) $(PLUGINS) $(GOLANGCI) ## Build the pinned tools
+
+# $(call tool,PACKAGE) builds one tool of internal/tools into $(TOOLS). The tools' own module decides its version.
+tool = cd internal/tools && GOWORK=off $(GO) build -o $@ $(1)
+
+$(BUF):
+	$(call tool,github.com/bufbuild/buf/cmd/buf)
+$(TOOLS)/protoc-gen-go:
+	$(call tool,google.golang.org/protobuf/cmd/protoc-gen-go)
+$(TOOLS)/protoc-gen-connect-go:
+	$(call tool,connectrpc.com/connect/cmd/protoc-gen-connect-go)
+$(GOLANGCI):
+	$(call tool,github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
