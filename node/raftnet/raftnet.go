@@ -1,0 +1,168 @@
+// Package raftnet repairs, in one wrapper around any transport, what hashicorp/raft 1.8.0 does to a cluster's
+// safety over the wire. The library is not changed; a node's real transport and a simulation's both go through
+// the wrapper, so that what is simulated is what runs.
+//
+// The faults, and what is done about each:
+//
+//   - Heartbeats are answered beside Raft's main loop, which lets one raise the term while the entries of an
+//     older leader are still being appended, and that append is then acknowledged (hashicorp/raft issue 695).
+//     Here no heartbeat handler is ever installed: heartbeats take the main loop like everything else, and
+//     wait for a follower's fsync. Raft's time-outs have to leave room for that.
+//   - A follower commits up to the leader's commit index or its own last entry, whichever is lower, though the
+//     request vouched only for the entries that it carried and those before them. A suffix that the leader
+//     does not have is applied that way. Here both ends lower the commit index to what the request vouches for
+//     (commit.go).
+//   - An InstallSnapshot that arrives late puts a follower back to an older state. Here it is answered, and not
+//     installed (snapshot.go).
+//   - A refused append can wedge a follower while appends are pipelined (issue 612). Here there is no pipeline.
+package raftnet
+
+import (
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+)
+
+// Inner is a transport that can be wrapped. Pre-vote is asked for because Raft silently does without it when a
+// transport lacks the method; and Close because a node that stops waits for its goroutines.
+type Inner interface {
+	raft.Transport
+	raft.WithPreVote
+	raft.WithClose
+}
+
+// Config says how a Transport behaves. Its zero value is fit for use.
+type Config struct {
+	// Committed gives the index up to which this node's state can never be taken back: the larger of Raft's
+	// CommitIndex and AppliedIndex. It needs the raft.Raft that needs the transport, so it usually comes later,
+	// through Bind. Until then snapshots from other nodes are refused with an error, and the leader sends them
+	// again.
+	Committed func() uint64
+	// Addresses finds a node's address by its id. Where it fails, or is nil, the address in Raft's own
+	// configuration is used. It is asked before each request, so it must be quick; any goroutine may call it.
+	Addresses raft.ServerAddressProvider
+	// Logger gets what the wrapper does in place of Raft; nothing is logged if nil.
+	Logger hclog.Logger
+}
+
+// Transport is a raft.Transport with the repairs. All methods are safe for concurrent use.
+type Transport struct {
+	inner     Inner
+	addresses raft.ServerAddressProvider
+	log       hclog.Logger
+	committed atomic.Pointer[func() uint64]
+
+	out     chan raft.RPC // to Raft's main loop
+	stop    chan struct{}
+	close   sync.Once
+	running sync.WaitGroup
+}
+
+// Raft looks for these by type assertion, and does without them in silence.
+var (
+	_ raft.Transport   = (*Transport)(nil)
+	_ raft.WithPreVote = (*Transport)(nil)
+	_ raft.WithClose   = (*Transport)(nil)
+	_ Inner            = (*raft.NetworkTransport)(nil)
+)
+
+// Wrap repairs inner, which belongs to the Transport from then on. Close must be called; Raft does so when the
+// error of its shutdown future is asked for.
+func Wrap(inner Inner, cfg Config) *Transport {
+	t := &Transport{
+		inner:     inner,
+		addresses: cfg.Addresses,
+		log:       cfg.Logger,
+		out:       make(chan raft.RPC),
+		stop:      make(chan struct{}),
+	}
+	if t.log == nil {
+		t.log = hclog.NewNullLogger()
+	}
+	if cfg.Committed != nil {
+		t.Bind(cfg.Committed)
+	}
+	t.running.Go(t.receive)
+	return t
+}
+
+// Bind sets Config.Committed. The last one given counts.
+func (t *Transport) Bind(committed func() uint64) { t.committed.Store(&committed) }
+
+// BindRaft binds to what r has committed.
+func (t *Transport) BindRaft(r *raft.Raft) {
+	t.Bind(func() uint64 { return max(r.CommitIndex(), r.AppliedIndex()) })
+}
+
+// Close closes the inner transport and waits for the wrapper's own goroutines. Requests that wait for Raft are
+// answered with raft.ErrTransportShutdown. It may be called more than once.
+func (t *Transport) Close() error {
+	var err error
+	t.close.Do(func() {
+		close(t.stop)
+		err = t.inner.Close()
+	})
+	t.running.Wait()
+	return err
+}
+
+// Consumer gives what other nodes ask of this one.
+func (t *Transport) Consumer() <-chan raft.RPC { return t.out }
+
+// SetHeartbeatHandler does nothing: a heartbeat that is handled beside the main loop breaks Raft's safety.
+func (t *Transport) SetHeartbeatHandler(func(raft.RPC)) {}
+
+// AppendEntriesPipeline always says that there is no pipelining.
+func (t *Transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
+// AppendEntries sends args with no more committed than it vouches for; args itself stays as it is.
+func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	return t.inner.AppendEntries(id, t.resolve(id, target), vouched(args), resp)
+}
+
+// RequestVote asks for a vote.
+func (t *Transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return t.inner.RequestVote(id, t.resolve(id, target), args, resp)
+}
+
+// RequestPreVote asks whether a vote would be given.
+func (t *Transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return t.inner.RequestPreVote(id, t.resolve(id, target), args, resp)
+}
+
+// InstallSnapshot sends a snapshot, which is read from data.
+func (t *Transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	return t.inner.InstallSnapshot(id, t.resolve(id, target), args, resp, data)
+}
+
+// TimeoutNow tells a node to stand for leader at once.
+func (t *Transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return t.inner.TimeoutNow(id, t.resolve(id, target), args, resp)
+}
+
+// LocalAddr is the address that other nodes reach this one at.
+func (t *Transport) LocalAddr() raft.ServerAddress { return t.inner.LocalAddr() }
+
+// EncodePeer gives an address as it is written in requests and votes.
+func (t *Transport) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte {
+	return t.inner.EncodePeer(id, addr)
+}
+
+// DecodePeer reads what EncodePeer wrote.
+func (t *Transport) DecodePeer(b []byte) raft.ServerAddress { return t.inner.DecodePeer(b) }
+
+func (t *Transport) resolve(id raft.ServerID, fallback raft.ServerAddress) raft.ServerAddress {
+	if t.addresses == nil {
+		return fallback
+	}
+	addr, err := t.addresses.ServerAddr(id)
+	if err != nil || addr == "" {
+		return fallback
+	}
+	return addr
+}

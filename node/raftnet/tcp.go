@@ -1,0 +1,102 @@
+package raftnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+)
+
+// What TCPConfig's zero fields stand for.
+const (
+	DefaultTimeout  = 5 * time.Second
+	DefaultMaxPool  = 4
+	DefaultMaxConns = 512
+)
+
+// TCPConfig is what NewTCP is made of.
+//
+// The Raft port trusts whoever reaches it: who can write to it can be leader. MaxConns bounds the connections,
+// and so the buffers (some 260 KiB each) that a stranger can tie up; nothing in the library bounds the size of
+// a single request, or how long a connection may be idle, and members' pooled connections are idle for long.
+// Keeping strangers out is for TLS with client certificates, which goes between Listener and Dial and their
+// sockets; until then the port belongs on a private network.
+type TCPConfig struct {
+	// Listener takes connections from other nodes. The transport owns it.
+	Listener net.Listener
+	// Dial connects to other nodes; net.Dialer's if nil.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Advertise is the HOST:PORT at which other nodes reach Listener; the Listener's own address if empty.
+	Advertise string
+	// Timeout bounds connecting, and each request with its answer; DefaultTimeout if zero. A follower's fsync
+	// falls into it. For snapshots it grows by itself with each 256 KiB.
+	Timeout time.Duration
+	// MaxPool is how many idle connections are kept for each node; DefaultMaxPool if zero.
+	MaxPool int
+	// MaxConns is how many connections from outside are open at a time, DefaultMaxConns if zero; those above it
+	// are closed at once.
+	MaxConns int
+	// Addresses and Committed are those of Config.
+	Addresses raft.ServerAddressProvider
+	Committed func() uint64
+	// Logger gets what the library and the wrapper have to say; nothing is logged if nil.
+	Logger hclog.Logger
+}
+
+func (c TCPConfig) withDefaults() TCPConfig {
+	if c.Dial == nil {
+		c.Dial = new(net.Dialer).DialContext
+	}
+	if c.Timeout == 0 {
+		c.Timeout = DefaultTimeout
+	}
+	if c.MaxPool == 0 {
+		c.MaxPool = DefaultMaxPool
+	}
+	if c.MaxConns == 0 {
+		c.MaxConns = DefaultMaxConns
+	}
+	if c.Advertise == "" && c.Listener != nil {
+		c.Advertise = c.Listener.Addr().String()
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	return c
+}
+
+func (c TCPConfig) validate() error {
+	if c.Listener == nil {
+		return errors.New("raft transport: no listener given")
+	}
+	host, _, err := net.SplitHostPort(c.Advertise)
+	if err != nil {
+		return fmt.Errorf("raft transport: the address for other nodes must be HOST:PORT: %w", err)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return fmt.Errorf("raft transport: other nodes cannot reach %q: advertise a host they can", c.Advertise)
+	}
+	return nil
+}
+
+// NewTCP makes the transport of a real node: the library's own over cfg's sockets, without pipelining, and with
+// the repairs. Close also closes the listener and every connection, both ways. If it fails, the listener stays
+// the caller's.
+func NewTCP(cfg TCPConfig) (*Transport, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Logger:          cfg.Logger,
+		Stream:          newStream(cfg),
+		MaxPool:         cfg.MaxPool,
+		MaxRPCsInFlight: 1,
+		Timeout:         cfg.Timeout,
+	})
+	return Wrap(inner, Config{Committed: cfg.Committed, Addresses: cfg.Addresses, Logger: cfg.Logger}), nil
+}
