@@ -1,0 +1,146 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/internal/fault"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+)
+
+var (
+	errContentType = errors.New(
+		"Content-Type: send application/json, application/proto or application/grpc (curl: -H 'Content-Type: application/json')")
+	errInternal = errors.New("an internal error: the node's log says more under this request's id")
+	errDeadline = errors.New("the request's time has run out")
+	errCanceled = errors.New("the caller gave the request up")
+)
+
+// sentinels is the mapping of what a node can fail at. The first that an error wraps decides.
+var sentinels = []struct {
+	is   error
+	code connect.Code
+	// field is the request's field that is at fault, if one is.
+	field string
+}{
+	// Above all: whatever else is said of such a write, the caller must not take it for undone.
+	{is: fault.ErrOutcomeUnknown, code: connect.CodeUnknown},
+	{is: fault.ErrNotLeader, code: connect.CodeUnavailable},
+	{is: fault.ErrNoLeader, code: connect.CodeUnavailable},
+	{is: fault.ErrTimeUnknown, code: connect.CodeUnavailable},
+	{is: fault.ErrBehind, code: connect.CodeUnavailable},
+	{is: fault.ErrNotFounded, code: connect.CodeUnavailable},
+	{is: fault.ErrShuttingDown, code: connect.CodeUnavailable},
+	{is: fault.ErrFormat, code: connect.CodeUnavailable},
+	{is: fault.ErrHalted, code: connect.CodeUnavailable},
+	{is: fault.ErrOverloaded, code: connect.CodeResourceExhausted},
+	{is: fault.ErrNoSuchMember, code: connect.CodeNotFound},
+	{is: fault.ErrNotVoter, code: connect.CodeInvalidArgument, field: "node"},
+	{is: fault.ErrLastVoter, code: connect.CodeInvalidArgument, field: "node"},
+	{is: fault.ErrKeyring, code: connect.CodePermissionDenied},
+}
+
+// refusals is the mapping of what the replicated state refuses. fsm.CodeNeedCandidate is not in it: the node proposes
+// again by itself, so that one that gets here is a fault of the node's.
+var refusals = map[fsm.Code]connect.Code{
+	fsm.CodeInvalid:         connect.CodeInvalidArgument,
+	fsm.CodeUnknownSubject:  connect.CodeNotFound,
+	fsm.CodeKeyMismatch:     connect.CodeAborted,
+	fsm.CodeTooManyRetiring: connect.CodeResourceExhausted,
+	fsm.CodeNeedTime:        connect.CodeUnavailable,
+	fsm.CodeFounded:         connect.CodeAborted,
+	fsm.CodeNotFounded:      connect.CodeUnavailable,
+	fsm.CodeUnknownMember:   connect.CodeNotFound,
+}
+
+// wireError is the one mapping from what a node fails with to what a caller is told. It never gives nil.
+func wireError(err error) *connect.Error {
+	for _, s := range sentinels {
+		if errors.Is(err, s.is) {
+			return ofSentinel(err, s.code, s.field)
+		}
+	}
+	if refusal, ok := errors.AsType[*fsm.Refusal](err); ok {
+		return ofRefusal(refusal)
+	}
+	if invalid, ok := errors.AsType[*fault.InvalidError](err); ok {
+		return ofInvalid(invalid)
+	}
+	if told, ok := errors.AsType[*connect.Error](err); ok && told != nil {
+		return ofPeer(told)
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return connect.NewError(connect.CodeDeadlineExceeded, errDeadline)
+	case errors.Is(err, context.Canceled):
+		return connect.NewError(connect.CodeCanceled, errCanceled)
+	}
+	return connect.NewError(connect.CodeInternal, errInternal)
+}
+
+func ofSentinel(err error, code connect.Code, field string) *connect.Error {
+	if field != "" {
+		return ofInvalid(&fault.InvalidError{Field: field, Reason: err.Error()})
+	}
+	out := connect.NewError(code, err)
+	if code == connect.CodeUnknown {
+		addDetail(out, &v1.OutcomeUnknown{})
+	}
+	return out
+}
+
+func ofRefusal(r *fsm.Refusal) *connect.Error {
+	code, ok := refusals[r.Code]
+	if !ok {
+		return connect.NewError(connect.CodeInternal, errInternal)
+	}
+	out := connect.NewError(code, r)
+	if r.Field != "" {
+		addDetail(out, &v1.FieldViolation{Field: r.Field, Description: r.Message})
+	}
+	if !r.RetryAt.IsZero() {
+		addDetail(out, &v1.RetryAt{Time: timestamppb.New(r.RetryAt.Round(time.Millisecond))})
+	}
+	return out
+}
+
+func ofInvalid(e *fault.InvalidError) *connect.Error {
+	if e.Field == "" {
+		return connect.NewError(connect.CodeInvalidArgument, errors.New(e.Reason))
+	}
+	out := connect.NewError(connect.CodeInvalidArgument, e)
+	addDetail(out, &v1.FieldViolation{Field: e.Field, Description: e.Reason})
+	return out
+}
+
+// ofPeer passes on what another node answered. That node's headers and its note of the request's id are left behind.
+func ofPeer(told *connect.Error) *connect.Error {
+	out := connect.NewError(told.Code(), errors.New(told.Message()))
+	info := string((&v1.RequestInfo{}).ProtoReflect().Descriptor().FullName())
+	for _, d := range told.Details() {
+		if d.Type() != info {
+			out.AddDetail(d)
+		}
+	}
+	return out
+}
+
+// withRequestInfo puts the request's id into an error.
+func withRequestInfo(err *connect.Error, id string) *connect.Error {
+	addDetail(err, &v1.RequestInfo{RequestId: id})
+	return err
+}
+
+func addDetail(err *connect.Error, detail proto.Message) {
+	d, failed := connect.NewErrorDetail(detail)
+	if failed != nil {
+		return // text that is not UTF-8: the message has it as well
+	}
+	err.AddDetail(d)
+}

@@ -1,0 +1,54 @@
+package rpc
+
+import (
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+)
+
+// methods gives every RPC there is.
+func methods() []protoreflect.MethodDescriptor {
+	var all []protoreflect.MethodDescriptor
+	for _, file := range []protoreflect.FileDescriptor{
+		v1.File_keyquorum_v1_token_proto, v1.File_keyquorum_v1_key_proto, v1.File_keyquorum_v1_cluster_proto,
+		peerv1.File_keyquorum_peer_v1_peer_proto,
+	} {
+		for s := range file.Services().Len() {
+			service := file.Services().Get(s)
+			for m := range service.Methods().Len() {
+				all = append(all, service.Methods().Get(m))
+			}
+		}
+	}
+	return all
+}
+
+// procedures gives the paths that the RPCs are served at.
+func procedures() []string {
+	var all []string
+	for _, m := range methods() {
+		all = append(all, procedureOf(m))
+	}
+	return all
+}
+
+func procedureOf(m protoreflect.MethodDescriptor) string {
+	return "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
+}
+
+// reading has the procedures that their protos declare to change nothing.
+var reading = func() map[string]bool {
+	reads := make(map[string]bool)
+	for _, m := range methods() {
+		options, ok := m.Options().(*descriptorpb.MethodOptions)
+		if ok && options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
+			reads[procedureOf(m)] = true
+		}
+	}
+	return reads
+}()
+
+func isRead(spec connect.Spec) bool { return reading[spec.Procedure] }
