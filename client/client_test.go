@@ -308,27 +308,6 @@ func TestTextThatNoMessageCanCarryIsNamed(t *testing.T) {
 	}
 }
 
-func TestPagesGivesThemAllAndStopsWhenAsked(t *testing.T) {
-	f := &fake{}
-	c := newClient(t, f.serve(t))
-	var seen []string
-	for page, err := range c.Pages(t.Context(), &v1.ListRequest{}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		seen = append(seen, page.GetSubjects()[0].GetSubject())
-	}
-	if got := strings.Join(seen, " "); got != "user- user-b user-c" {
-		t.Error(got)
-	}
-	for range c.Pages(t.Context(), &v1.ListRequest{}) {
-		break
-	}
-	if f.calls.Load() != 4 {
-		t.Errorf("%d pages were read", f.calls.Load())
-	}
-}
-
 func TestManyCallersAtOnce(t *testing.T) {
 	c := newClient(t, nobody(t), (&fake{name: "a"}).serve(t), (&fake{name: "b"}).serve(t))
 	var all sync.WaitGroup

@@ -2,9 +2,6 @@ package client
 
 import (
 	"context"
-	"iter"
-
-	"google.golang.org/protobuf/proto"
 
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
@@ -39,19 +36,4 @@ func (c *Client) Get(ctx context.Context, req *v1.GetRequest) (*v1.GetResponse, 
 func (c *Client) List(ctx context.Context, req *v1.ListRequest) (*v1.ListResponse, error) {
 	return call(ctx, c, operation{"List", repeatable}, req,
 		func(n *node) procedure[v1.ListRequest, v1.ListResponse] { return n.keys.List })
-}
-
-// Pages gives the page that req asks for and all after it. Each is read when it is asked for, so one node's older
-// state can follow another's newer one; a subject that stays is seen exactly once. An error ends it.
-func (c *Client) Pages(ctx context.Context, req *v1.ListRequest) iter.Seq2[*v1.ListResponse, error] {
-	return func(yield func(*v1.ListResponse, error) bool) {
-		next := proto.CloneOf(req)
-		for {
-			page, err := c.List(ctx, next)
-			if !yield(page, err) || err != nil || page.GetNextPageToken() == "" {
-				return
-			}
-			next.PageToken = page.GetNextPageToken()
-		}
-	}
 }

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"time"
+
+	"github.com/keyquorum/keyquorum/client"
+)
+
+const defaultAddress = "http://127.0.0.1:7400"
+
+// connection is the flags of every command that asks a cluster.
+type connection struct {
+	Addr    addresses `placeholder:"HOST:PORT,..." help:"Nodes to ask, in this order: HOST:PORT or URLs, parted by commas. Default: 127.0.0.1:7400."`
+	Timeout timeout   `default:"10s" placeholder:"10s" help:"How long to wait for an answer, from all nodes together. Default: 10s."`
+}
+
+// format is the flag of every command that has an answer.
+type format struct {
+	JSON bool `name:"json" help:"Print the answer as JSON, in one line."`
+}
+
+func (c *connection) client() (*client.Client, error) {
+	return client.New(c.nodes(), client.WithTimeout(time.Duration(c.Timeout)))
+}
+
+func (c *connection) nodes() []string {
+	if len(c.Addr) == 0 {
+		return []string{defaultAddress}
+	}
+	return c.Addr
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/keyquorum/keyquorum/client"
+)
+
+// Exit codes. They are part of the surface: docs/CLI.md says what scripts may rely on.
+const (
+	exitDone = 0
+	// exitNo: the answer is no. The token is not valid, the cluster refused, or this machine did.
+	exitNo = 1
+	// exitUsage: the command line or the settings are wrong; nothing was asked of anyone.
+	exitUsage = 2
+	// exitUnreachable: there was no answer that settles it. Nobody could answer, or the outcome is open.
+	exitUnreachable = 3
+)
+
+// errInvalidToken ends a verification whose answer has been printed.
+var errInvalidToken = errors.New("the token is not valid")
+
+// usageError is all that is wrong with a command line and its settings.
+type usageError struct{ faults []string }
+
+func (e *usageError) Error() string { return strings.Join(e.faults, "\n") }
+
+func usagef(format string, args ...any) error {
+	return &usageError{[]string{fmt.Sprintf(format, args...)}}
+}
+
+// unsettled are the failures that leave the caller without a definite answer.
+var unsettled = []error{
+	client.ErrUnavailable, client.ErrDeadlineExceeded, client.ErrOutcomeUnknown, client.ErrCanceled,
+}
+
+func exitCode(err error) int {
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &usage):
+		return exitUsage
+	case isAny(err, unsettled):
+		return exitUnreachable
+	}
+	return exitNo
+}
+
+func isAny(err error, targets []error) bool {
+	for _, target := range targets {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// joinFailure adds that the answer could not be written, which is a failure also of what went well.
+func joinFailure(err, written error) error {
+	if written == nil {
+		return err
+	}
+	return fmt.Errorf("the answer could not be written: %w", written)
+}
+
+// plainly is an error of the client's own making without what the command line shows anyway.
+func plainly(err error) error {
+	var e *client.Error
+	if errors.As(err, &e) {
+		return errors.New(e.Message)
+	}
+	return err
+}
+
+// report tells what went wrong: what, where, and what to do.
+func report(p *printer, command string, err error) {
+	var usage *usageError
+	var failed *client.Error
+	switch {
+	case err == nil || errors.Is(err, errInvalidToken):
+	case errors.As(err, &usage):
+		reportUsage(p, command, usage)
+	case errors.As(err, &failed):
+		reportFailure(p, command, failed)
+	default:
+		p.printf("%s: %s\n", command, clean(err.Error()))
+	}
+}
+
+func reportUsage(p *printer, command string, usage *usageError) {
+	for _, fault := range usage.faults {
+		p.printf("%s: %s\n", command, clean(fault))
+	}
+	p.printf("Run \"%s --help\" for what it takes.\n", command)
+}
+
+func reportFailure(p *printer, command string, e *client.Error) {
+	p.printf("%s: %s: %s\n", command, p.paint(red, e.Kind().Error()), clean(e.Message))
+	details := fields{}
+	for _, earlier := range e.Earlier {
+		details.add("tried", earlier.Node+": "+earlier.Message)
+	}
+	details.add("node", e.Node)
+	details.add("request", e.RequestID)
+	details.add("retry at", instant(e.RetryAt))
+	details.add("next", advice(e))
+	p.fields(details)
+}
+
+// advice is what a caller can do about a failure; empty if the message says it all.
+func advice(e *client.Error) string {
+	switch e.Kind() {
+	case client.ErrUnavailable:
+		return "try again; --addr names other nodes"
+	case client.ErrDeadlineExceeded:
+		return "try again, or give it longer with --timeout"
+	case client.ErrOutcomeUnknown:
+		return "see what became of it with \"keyquorum keys get\", then decide"
+	case client.ErrConflict:
+		return "another change came first: see \"keyquorum keys get\""
+	case client.ErrUnimplemented:
+		return "see that --addr names a Keyquorum node, of this version or a later one"
+	}
+	return ""
+}
+
+// instant is a time as all commands print it; empty for none.
+func instant(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/keyquorum/keyquorum/internal/seal"
+)
+
+type keyringCommand struct {
+	Init keyringInitCommand `cmd:"" help:"Make the master keyring and the gossip key for all members of a cluster."`
+}
+
+type keyringInitCommand struct {
+	File string `arg:"" placeholder:"FILE" help:"Where to write it; nothing may be there yet."`
+}
+
+func (*keyringInitCommand) Help() string {
+	return "Run it once for a cluster and give each member the same file. It seals every user's key: if it is lost, all of them are."
+}
+
+func (c *keyringInitCommand) run(_ context.Context, s *session) error {
+	switch err := seal.Init(c.File); {
+	case errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("%s is there already and was left as it is: a cluster's keys may depend on it", c.File)
+	case err != nil:
+		return err
+	}
+	s.out.printf("Wrote the master keyring and the gossip key to %s, readable by its owner only.\n\n", clean(c.File))
+	s.out.printf("%s Every user's key is sealed with it:\n", s.out.paint(bold, "Back this file up now."))
+	s.out.printf("if it is lost, every key is lost, and no token can be verified any more.\n")
+	s.out.printf("Whoever else gets hold of it can open every key. Each member of the cluster needs this same file.\n")
+	return nil
+}
