@@ -1,0 +1,43 @@
+package gossip
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"sync/atomic"
+)
+
+// logWriter passes memberlist's log lines on. Nothing that memberlist calls an error is one of this node's:
+// gossip only proposes, and a peer that does not answer, or a stranger at the door, is for a warning at most.
+type logWriter struct {
+	log     *slog.Logger
+	leaving atomic.Bool // what fails from now on does so because this node ends
+}
+
+var logLevels = []struct {
+	prefix string
+	level  slog.Level
+}{
+	{"[DEBUG] ", slog.LevelDebug},
+	{"[INFO] ", slog.LevelInfo},
+	{"[WARN] ", slog.LevelWarn},
+	{"[ERR] ", slog.LevelWarn},
+}
+
+// Write takes one line.
+func (w *logWriter) Write(line []byte) (int, error) {
+	level, text := slog.LevelInfo, bytes.TrimSpace(line)
+	for _, l := range logLevels {
+		if rest, ok := bytes.CutPrefix(text, []byte(l.prefix)); ok {
+			level, text = l.level, rest
+			break
+		}
+	}
+	if w.leaving.Load() {
+		level = slog.LevelDebug
+	}
+	if ctx := context.Background(); w.log.Enabled(ctx, level) {
+		w.log.Log(ctx, level, "gossip: "+string(bytes.TrimPrefix(text, []byte("memberlist: "))))
+	}
+	return len(line), nil
+}
