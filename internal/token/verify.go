@@ -1,0 +1,114 @@
+package token
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/keyquorum/keyquorum/internal/secret"
+)
+
+// Check is what a token is held against.
+type Check struct {
+	// Now is the time to judge exp, nbf and iat by.
+	Now time.Time
+	// Issuer is the only one whose tokens are valid.
+	Issuer string
+	// Audience is the one asked for; empty for none, which only a token without an audience matches.
+	Audience string
+	// Key finds a key by the subject and key id that a token claims, which have the right form and nothing more.
+	// It gives nil and no error if there is none. Verify is done with the key when it returns; whoever opened the
+	// key then wipes it.
+	Key func(subject, keyID string) (*secret.Key, error)
+}
+
+// Verified is what a valid token says.
+type Verified struct {
+	Subject, KeyID, ID, Issuer     string
+	Audience                       []string
+	IssuedAt, NotBefore, ExpiresAt time.Time
+
+	payload string
+}
+
+// Claims gives all claims of the token, the registered ones too. Numbers are float64, which holds each one exactly
+// as it was signed. The map is the caller's.
+func (v Verified) Claims() (map[string]any, error) {
+	var claims map[string]any
+	if err := json.Unmarshal([]byte(v.payload), &claims); err != nil {
+		return nil, fmt.Errorf("reading a verified token's claims: %w", err)
+	}
+	return claims, nil
+}
+
+var errNoMaterial = errors.New("token: the key has no material")
+
+// Verify gives what raw says if it is valid, else the first reason why it is not and nothing of what it says. An
+// error is only what Key returned, or a key without material; then the token was not judged. Memory and time are
+// bounded by MaxLen, whatever raw is.
+func Verify(raw string, c Check) (Verified, Reason, error) {
+	f, ok := split(raw)
+	if !ok {
+		return Verified{}, Malformed, nil
+	}
+	p, ok := readPayload(f.payload)
+	if !ok {
+		return Verified{}, Malformed, nil
+	}
+	// The claims are whole seconds, so comparing them with the whole seconds of the time decides as the exact time
+	// would: now < n and floor(now) < n are the same for an integer n.
+	now := c.Now.Unix()
+	if now >= p.expiresAt {
+		return Verified{}, Expired, nil
+	}
+	key, err := c.Key(p.subject, f.keyID)
+	if err != nil {
+		return Verified{}, None, err
+	}
+	if key == nil {
+		return Verified{}, KeyNotFound, nil
+	}
+	if len(key.Bytes()) != secret.KeySize {
+		return Verified{}, None, errNoMaterial
+	}
+	if jwt.SigningMethodHS256.Verify(f.signed, f.signature[:], key.Bytes()) != nil {
+		return Verified{}, SignatureInvalid, nil
+	}
+	if reason := p.judge(now, c); reason != None {
+		return Verified{}, reason, nil
+	}
+	return verified(f, p), None, nil
+}
+
+// judge looks at what counts only once the signature is known to be right.
+func (p *payload) judge(now int64, c Check) Reason {
+	switch {
+	case p.notBefore > now || p.issuedAt > now:
+		return NotYetValid
+	case p.issuer != c.Issuer:
+		return IssuerMismatch
+	case c.Audience == "" && len(p.audience) > 0:
+		return AudienceMismatch
+	case c.Audience != "" && !slices.Contains(p.audience, c.Audience):
+		return AudienceMismatch
+	}
+	return None
+}
+
+func verified(f form, p payload) Verified {
+	return Verified{
+		Subject:   p.subject,
+		KeyID:     f.keyID,
+		ID:        p.id,
+		Issuer:    p.issuer,
+		Audience:  p.audience,
+		IssuedAt:  time.Unix(p.issuedAt, 0).UTC(),
+		NotBefore: time.Unix(p.notBefore, 0).UTC(),
+		ExpiresAt: time.Unix(p.expiresAt, 0).UTC(),
+		payload:   f.payload,
+	}
+}
