@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+
+	"github.com/keyquorum/keyquorum/internal/datadir/filelock"
 )
 
 // operation is a kind of write, as the metrics name it.
@@ -211,7 +213,7 @@ func (c *checked) write(op operation, f func() error) error {
 }
 
 // close ends the store. After a panic in a write, bbolt could wait for its own lock for ever, so that only the
-// file is closed: the lock goes, the memory stays mapped until the process ends.
+// file is closed. The memory stays mapped until the process ends.
 func (c *checked) close() error {
 	if c.closed.Swap(true) {
 		return nil
@@ -220,7 +222,7 @@ func (c *checked) close() error {
 	defer c.writing.Unlock()
 	err := c.metrics.close()
 	if c.stuck {
-		return errors.Join(err, c.file.Close())
+		return errors.Join(err, filelock.Release(c.file), c.file.Close())
 	}
 	return errors.Join(err, contain(c.conn.Close))
 }

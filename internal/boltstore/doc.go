@@ -27,6 +27,9 @@
 // the other one: its 80 bytes lie in one sector, which disks write whole, so it is damage, and going back would
 // lose a write that was acknowledged.
 //
+// What stays beyond it: a disk that reports a page as written and drops it whole, with an older version of the
+// same page in its place. Raft's promises rest on disks that do what fsync says.
+//
 // # Errors, and what raft 1.8.0 makes of them
 //
 // It panics where the term cannot be saved, and where a committed entry, or one that NewRaft looks through for

@@ -19,11 +19,17 @@ func TestOnlyOneHolder(t *testing.T) {
 	if err := Try(second); !errors.Is(err, ErrHeld) {
 		t.Errorf("a held file: %v, want ErrHeld", err)
 	}
-	if err := first.Close(); err != nil {
+	if err := Release(first); err != nil {
 		t.Fatal(err)
 	}
 	if err := Try(second); err != nil {
-		t.Errorf("after the holder closed it: %v", err)
+		t.Errorf("after the holder gave it back: %v", err)
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Try(first); err != nil {
+		t.Errorf("after the holder closed the file: %v", err)
 	}
 }
 

@@ -21,3 +21,5 @@ func try(f *os.File) error {
 		}
 	}
 }
+
+func release(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
