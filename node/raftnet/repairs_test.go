@@ -1,0 +1,212 @@
+package raftnet
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/keyquorum/keyquorum/test/memnet"
+)
+
+// A follower's disk is slow, and while it appends for the leader of term 2, the leader of term 3 sends a heartbeat.
+func TestHeartbeatWaitsForAppend(t *testing.T) {
+	scenario := func(t *testing.T, repair bool) (overtaken bool) {
+		net := memnet.New()
+		follower := start(t, net, repair)
+		old, young := play(t, net, "n1", 2, repair), play(t, net, "n3", 3, repair)
+		old.heartbeat()
+
+		release := follower.logs.hang()
+		var appended, beat raft.AppendEntriesResponse
+		go func() { appended = old.append(founding, 1, entry(2, 2, "a")) }()
+		synctest.Wait()
+		go func() { beat = young.heartbeat() }()
+		synctest.Wait()
+		overtaken = beat.Success && follower.CurrentTerm() == 3
+		release()
+		synctest.Wait()
+
+		if !appended.Success || !beat.Success || follower.CurrentTerm() != 3 {
+			t.Errorf("in the end: appended %+v, heartbeat %+v, term %d", appended, beat, follower.CurrentTerm())
+		}
+		return overtaken
+	}
+	inBubble(t, "repaired", func(t *testing.T) {
+		if scenario(t, repaired) {
+			t.Error("the follower took on term 3 while it appended for term 2")
+		}
+	})
+	inBubble(t, "bare", func(t *testing.T) {
+		if !scenario(t, bare) {
+			t.Error("the library no longer handles heartbeats beside its main loop: the repair may go")
+		}
+	})
+}
+
+// A follower has an entry of a deposed leader, which was lost. The new leader sends it entries from before that one,
+// and says that more is committed.
+func TestCommitsOnlyWhatIsVouchedFor(t *testing.T) {
+	scenario := func(t *testing.T, sender, receiver bool) string {
+		net := memnet.New()
+		follower := start(t, net, receiver)
+		old, young := play(t, net, "n1", 2, sender), play(t, net, "n3", 3, sender)
+
+		old.append(founding, 1, entry(2, 2, "a"), entry(3, 2, "lost"))
+		young.append(founding, 3, entry(2, 2, "a"))
+		young.append(raft.Log{Index: 2, Term: 2}, 3, entry(3, 3, "kept"))
+		return follower.fsm.String()
+	}
+	for name, ends := range map[string]struct{ sender, receiver bool }{
+		"sender repaired":   {repaired, bare},
+		"receiver repaired": {bare, repaired},
+		"both repaired":     {repaired, repaired},
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			if got := scenario(t, ends.sender, ends.receiver); got != "a kept" {
+				t.Errorf("applied %q, want %q", got, "a kept")
+			}
+		})
+	}
+	inBubble(t, "bare", func(t *testing.T) {
+		if got := scenario(t, bare, bare); got != "a lost" {
+			t.Errorf("applied %q: the library no longer applies what was lost, and the repair may go", got)
+		}
+	})
+}
+
+// What a leader with nothing to append says is committed still arrives.
+func TestIdleLeaderCommits(t *testing.T) {
+	inBubble(t, "repaired", func(t *testing.T) {
+		net := memnet.New()
+		follower := start(t, net, repaired)
+		leader := play(t, net, "n1", 2, repaired)
+		leader.append(founding, 1, entry(2, 2, "a"), entry(3, 2, "b"))
+		leader.append(raft.Log{Index: 3, Term: 2}, 3)
+		if got := follower.fsm.String(); got != "a b" {
+			t.Errorf("applied %q, want %q", got, "a b")
+		}
+	})
+}
+
+// A snapshot arrives again when the follower is past it.
+func TestLateSnapshotTakesNothingBack(t *testing.T) {
+	scenario := func(t *testing.T, repair bool) string {
+		net := memnet.New()
+		follower := start(t, net, repair)
+		leader := play(t, net, "n1", 2, repair)
+		last := raft.Log{Index: 5, Term: 2}
+
+		leader.mustInstall(last, "a b")
+		leader.append(last, 6, entry(6, 2, "revoked"))
+		if got := follower.fsm.String(); got != "a b revoked" {
+			t.Fatalf("before: %q", got)
+		}
+		if resp := leader.mustInstall(last, "a b"); !resp.Success || resp.Term != 2 {
+			t.Errorf("answer to the late snapshot: %+v", resp)
+		}
+		return follower.fsm.String()
+	}
+	inBubble(t, "repaired", func(t *testing.T) {
+		if got := scenario(t, repaired); got != "a b revoked" {
+			t.Errorf("after: %q", got)
+		}
+	})
+	inBubble(t, "bare", func(t *testing.T) {
+		if got := scenario(t, bare); got != "a b" {
+			t.Errorf("after: %q: the library no longer goes back, and the repair may go", got)
+		}
+	})
+}
+
+// A snapshot arrives late while the entries that take the follower past it are still on their way to the disk: what
+// is committed has to be looked at only after that.
+func TestLateSnapshotDuringAppend(t *testing.T) {
+	scenario := func(t *testing.T, repair bool) string {
+		net := memnet.New()
+		follower := start(t, net, repair)
+		leader := play(t, net, "n1", 2, repair)
+		leader.append(founding, 1, entry(2, 2, "a"), entry(3, 2, "b"))
+
+		release := follower.logs.hang()
+		go leader.append(raft.Log{Index: 3, Term: 2}, 4, entry(4, 2, "c"))
+		synctest.Wait()
+		installed := false
+		go func() { installed = leader.mustInstall(raft.Log{Index: 3, Term: 2}, "a b").Success }()
+		synctest.Wait()
+		if installed {
+			t.Error("the snapshot was judged while an append was under way")
+		}
+		release()
+		synctest.Wait()
+		if !installed {
+			t.Error("the snapshot was not answered")
+		}
+		return follower.fsm.String()
+	}
+	inBubble(t, "repaired", func(t *testing.T) {
+		if got := scenario(t, repaired); got != "a b c" {
+			t.Errorf("applied %q, want %q", got, "a b c")
+		}
+	})
+	inBubble(t, "bare", func(t *testing.T) {
+		if got := scenario(t, bare); got != "a b" {
+			t.Errorf("applied %q: the library no longer goes back, and the repair may go", got)
+		}
+	})
+}
+
+// A snapshot that is not installed is still a message from a leader, and Raft judges its term.
+func TestSnapshotTerms(t *testing.T) {
+	last := raft.Log{Index: 3, Term: 2}
+	begin := func(t *testing.T) (*memnet.Net, *node, *peer) {
+		net := memnet.New()
+		follower := start(t, net, repaired)
+		leader := play(t, net, "n1", 2, repaired)
+		leader.append(founding, 3, entry(2, 2, "a"), entry(3, 2, "b"))
+		return net, follower, leader
+	}
+	inBubble(t, "a deposed leader learns of the newer term", func(t *testing.T) {
+		net, follower, old := begin(t)
+		play(t, net, "n3", 3, repaired).heartbeat()
+		for _, at := range []uint64{3, 9} {
+			if resp := old.mustInstall(raft.Log{Index: at, Term: 2}, "old"); resp.Success || resp.Term != 3 {
+				t.Errorf("snapshot of %d: %+v", at, resp)
+			}
+		}
+		if got := follower.fsm.String(); got != "a b" {
+			t.Errorf("applied %q", got)
+		}
+	})
+	inBubble(t, "a new leader is followed", func(t *testing.T) {
+		net, follower, _ := begin(t)
+		young := play(t, net, "n3", 3, repaired)
+		if resp := young.mustInstall(last, "a b"); !resp.Success || resp.Term != 3 {
+			t.Errorf("answer: %+v", resp)
+		}
+		if _, leader := follower.LeaderWithID(); leader != "n3" || follower.CurrentTerm() != 3 {
+			t.Errorf("follows %q in term %d", leader, follower.CurrentTerm())
+		}
+	})
+	inBubble(t, "what is ahead is installed", func(t *testing.T) {
+		_, follower, leader := begin(t)
+		if resp := leader.mustInstall(raft.Log{Index: 9, Term: 2}, "a b c d"); !resp.Success {
+			t.Errorf("answer: %+v", resp)
+		}
+		leader.append(raft.Log{Index: 9, Term: 2}, 10, entry(10, 2, "e"))
+		if got := follower.fsm.String(); got != "a b c d e" {
+			t.Errorf("applied %q", got)
+		}
+	})
+	inBubble(t, "an unknown protocol is refused", func(t *testing.T) {
+		_, follower, leader := begin(t)
+		var resp raft.InstallSnapshotResponse
+		req := &raft.InstallSnapshotRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: 99}, Term: 2, LastLogIndex: 9}
+		if err := leader.InstallSnapshot("n2", "n2:7401", req, &resp, new(nothing)); err == nil {
+			t.Error("no error")
+		}
+		if got := follower.fsm.String(); got != "a b" {
+			t.Errorf("applied %q", got)
+		}
+	})
+}
