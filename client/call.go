@@ -100,13 +100,13 @@ func neverSent(err error) bool {
 }
 
 // leavesOpen reports whether a write that failed like this may have happened all the same: it went out, and no
-// node said how it ended. A node's own errors carry the request's id.
+// node said that nothing was done. What a node says carries the request's id; what a gateway says does not.
 func (e *Error) leavesOpen() bool {
 	switch e.kind {
-	case ErrInternal:
-		return !e.unsent
-	case ErrUnavailable, ErrDeadlineExceeded, ErrCanceled:
+	case ErrUnavailable:
 		return !e.unsent && e.RequestID == ""
+	case ErrInternal, ErrDeadlineExceeded, ErrCanceled:
+		return !e.unsent
 	}
 	return false
 }

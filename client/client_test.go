@@ -129,6 +129,14 @@ func TestAGatewaysErrorLeavesAWriteOpen(t *testing.T) {
 	}
 }
 
+func TestANodeThatRanOutOfTimeLeavesAWriteOpen(t *testing.T) {
+	late := &fake{err: refusal(t, connect.CodeDeadlineExceeded, "the request's time has run out")}
+	err := methods["Rotate"](t.Context(), newClient(t, late.serve(t)), "")
+	if !errors.Is(err, client.ErrOutcomeUnknown) {
+		t.Error(err)
+	}
+}
+
 // The first attempt may be what changed the key that the second one misses.
 func TestAConflictAfterALostAnswerIsAnUnknownOutcome(t *testing.T) {
 	for _, code := range []connect.Code{connect.CodeAborted, connect.CodeNotFound, connect.CodeUnavailable} {

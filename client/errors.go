@@ -47,6 +47,9 @@ var (
 	ErrInternal = errors.New("internal error")
 )
 
+// requestIDHeader has the request's id in each of a node's responses, also where an error has no details.
+const requestIDHeader = "Keyquorum-Request-Id"
+
 // kinds is the one mapping back from wire codes. What is not in it is ErrInternal.
 var kinds = map[connect.Code]error{
 	connect.CodeCanceled:           ErrCanceled,
@@ -122,6 +125,7 @@ func explain(op string, n *node, err error) *Error {
 	}
 	var wire *connect.Error
 	if errors.As(err, &wire) {
+		e.RequestID = wire.Meta().Get(requestIDHeader)
 		for _, d := range wire.Details() {
 			e.take(d)
 		}
