@@ -1,0 +1,97 @@
+package fsm
+
+import "time"
+
+// entry applies an entry's commands in order, all at the log's time, which the entry may move forward.
+func (d *draft) entry(position uint64, e Entry) []Result {
+	d.changed = true
+	d.position = position
+	if !e.Time.IsZero() {
+		d.now = max(d.now, e.Time.UnixMilli())
+	}
+	results := make([]Result, len(e.Commands))
+	for i := range e.Commands {
+		results[i] = d.command(&e.Commands[i], !e.Time.IsZero())
+	}
+	return results
+}
+
+func (d *draft) command(c *Command, timed bool) Result {
+	var r Result
+	refusal := d.admit(c, timed)
+	if refusal == nil {
+		refusal = d.op(c.Op, &r)
+	}
+	if refusal != nil {
+		r = Result{Err: refusal}
+	}
+	r.Revision = d.revision
+	return r
+}
+
+// admit refuses what does not depend on any user.
+func (d *draft) admit(c *Command, timed bool) *Refusal {
+	_, founding := c.Op.(Found)
+	switch {
+	case founding && d.founded():
+		return &Refusal{Code: CodeFounded, Message: "the cluster has been founded already"}
+	case !founding && !d.founded():
+		return &Refusal{Code: CodeNotFounded, Message: "the cluster has not been founded yet"}
+	case NeedsTime(c.Op) && !timed:
+		return &Refusal{Code: CodeNeedTime, Message: "the cluster's time is not known"}
+	}
+	return c.check()
+}
+
+// op makes the change that op asks for and tells of it in r; or it refuses, and changes nothing.
+func (d *draft) op(op Op, r *Result) *Refusal {
+	switch op := op.(type) {
+	case Found:
+		d.found(op, r)
+	case Issue:
+		return d.issue(op, r)
+	case Rotate:
+		return d.rotate(op, r)
+	case Revoke:
+		return d.revoke(op, r)
+	case Delete:
+		return d.delete(op)
+	case Expire:
+		d.expire(op, r)
+	case UpdateSettings:
+		return d.updateSettings(op, r)
+	case PutMember:
+		d.putMember(op.Member)
+	case RemoveMember:
+		return d.removeMember(op.ID)
+	}
+	return nil
+}
+
+func (d *draft) found(op Found, r *Result) {
+	d.clusterID = op.ClusterID
+	d.keyringCheck = op.KeyringCheck
+	d.settings = op.Settings
+	r.Settings = op.Settings
+}
+
+// user finds the subject, and compares its active key with the expected one unless that is zero.
+func (d *draft) user(subject string, expected KeyID) (*User, *Refusal) {
+	u, ok := d.users.Get(subject)
+	if !ok {
+		return nil, &Refusal{Code: CodeUnknownSubject, Message: "the subject has no key"}
+	}
+	if !expected.IsZero() && u.Active.ID != expected {
+		return nil, &Refusal{
+			Code:    CodeKeyMismatch,
+			Field:   "expectedKeyId",
+			Message: "the subject's active key is another one",
+		}
+	}
+	return u, nil
+}
+
+// seconds rounds up.
+func seconds(ms int64) int64 { return (ms + 999) / 1000 }
+
+func unix(s int64) time.Time { return time.Unix(s, 0) }

@@ -1,0 +1,104 @@
+package fsm
+
+import (
+	"time"
+
+	"github.com/keyquorum/keyquorum/internal/subject"
+)
+
+// Bounds of the settings. Durations are in whole milliseconds.
+const (
+	// MinLifetime is the shortest that a token's lifetime can be set to: expiries count in seconds.
+	MinLifetime = time.Second
+	// MaxLifetime is the longest, a leap year. It bounds how long a retiring key can stay.
+	MaxLifetime = 366 * 24 * time.Hour
+	// MaxForgetAfter is the longest that an idle user can be set to be kept, if not for ever.
+	MaxForgetAfter = 10 * MaxLifetime
+	// MaxRetiringLimit is the most retiring keys that users can be allowed.
+	MaxRetiringLimit = 1024
+	// MaxWantedVoters is the most voters a cluster can be set to grow to: each commit waits for a majority.
+	MaxWantedVoters = 9
+)
+
+// Validate tells the first fault, as a *Refusal whose field is named as in the JSON of requests; nil if the
+// settings can be a cluster's.
+func (s Settings) Validate() error {
+	if r := s.check(); r != nil {
+		return r
+	}
+	return nil
+}
+
+func (s *Settings) check() *Refusal {
+	if s.Mode != Overlap && s.Mode != Strict {
+		return invalid("mode", "must be OVERLAP or STRICT")
+	}
+	if s.ForgetAfter != 0 {
+		if r := checkDuration("forgetAfter", s.ForgetAfter, time.Second, MaxForgetAfter); r != nil {
+			return r
+		}
+	}
+	if err := subject.Check(s.Issuer); err != nil {
+		return invalid("issuer", "%v", err)
+	}
+	if r := s.checkLifetimes(); r != nil {
+		return r
+	}
+	if s.MaxRetiring < 1 || s.MaxRetiring > MaxRetiringLimit {
+		return invalid("maxRetiringKeys", "must be from 1 to %d", MaxRetiringLimit)
+	}
+	if s.WantedVoters < 1 || s.WantedVoters > MaxWantedVoters || s.WantedVoters%2 == 0 {
+		return invalid("wantedVoters", "must be odd, from 1 to %d", MaxWantedVoters)
+	}
+	return nil
+}
+
+func (s *Settings) checkLifetimes() *Refusal {
+	if r := checkDuration("minTtl", s.MinTTL, MinLifetime, MaxLifetime); r != nil {
+		return r
+	}
+	if r := checkDuration("maxTtl", s.MaxTTL, s.MinTTL, MaxLifetime); r != nil {
+		return r
+	}
+	return checkDuration("defaultTtl", s.DefaultTTL, s.MinTTL, s.MaxTTL)
+}
+
+func checkDuration(field string, d, least, most time.Duration) *Refusal {
+	if d < least || d > most {
+		return invalid(field, "must be from %s to %s", inSeconds(least), inSeconds(most))
+	}
+	if d%time.Millisecond != 0 {
+		return invalid(field, "must be in whole milliseconds")
+	}
+	return nil
+}
+
+// with gives the settings with the changes that op asks for.
+func (s Settings) with(op UpdateSettings) Settings {
+	set(&s.Mode, op.Mode)
+	set(&s.ForgetAfter, op.ForgetAfter)
+	set(&s.Issuer, op.Issuer)
+	set(&s.MinTTL, op.MinTTL)
+	set(&s.DefaultTTL, op.DefaultTTL)
+	set(&s.MaxTTL, op.MaxTTL)
+	set(&s.MaxRetiring, op.MaxRetiring)
+	set(&s.WantedVoters, op.WantedVoters)
+	return s
+}
+
+func set[T any](field *T, to *T) {
+	if to != nil {
+		*field = *to
+	}
+}
+
+// updateSettings changes what holds from now on; keys that are there keep the tokens they have.
+func (d *draft) updateSettings(op UpdateSettings, r *Result) *Refusal {
+	next := d.settings.with(op)
+	if refusal := next.check(); refusal != nil {
+		return refusal
+	}
+	d.settings = next
+	r.Settings = next
+	return nil
+}
