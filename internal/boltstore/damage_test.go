@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ import (
 // content is all that raft can read from a store.
 type content struct {
 	first, last uint64
-	logs        map[uint64]string
+	logs        map[uint64]raft.Log
 	term, vote  string
 }
 
@@ -29,13 +30,12 @@ func contentOf(t *testing.T, s *Store) (c content, unreadable int) {
 	must(t, err)
 	c.last, err = s.LastIndex()
 	must(t, err)
-	c.logs = map[uint64]string{}
+	c.logs = map[uint64]raft.Log{}
 	for i := c.first; i <= c.last && i > 0; i++ {
 		var l raft.Log
 		switch err := s.GetLog(i, &l); {
 		case err == nil:
-			l.AppendedAt = l.AppendedAt.UTC()
-			c.logs[i] = fmt.Sprintf("%+v", l)
+			c.logs[i] = l
 		case errors.Is(err, ErrDamaged):
 			unreadable++
 		case errors.Is(err, raft.ErrLogNotFound): // the gap
@@ -159,7 +159,7 @@ func readsRight(t *testing.T, path string, want content) bool {
 		return false
 	}
 	got, unreadable := contentOf(t, s)
-	if fmt.Sprint(got) != fmt.Sprint(want) || unreadable > 0 {
+	if !reflect.DeepEqual(got, want) || unreadable > 0 {
 		t.Errorf("opened with other content: %d to %d, %d unreadable", got.first, got.last, unreadable)
 	}
 	must(t, s.Close())

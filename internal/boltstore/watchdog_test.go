@@ -22,8 +22,8 @@ func TestHangingWriteIsTold(t *testing.T) {
 		t.Run(op, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				disk := &hangingDisk{InmemStore: raft.NewInmemStore(), wait: make(chan struct{})}
-				var told []error
-				w := Watch(disk, 5*time.Second, func(err error) { told = append(told, err) })
+				told := make(chan error, 9)
+				w := Watch(disk, 5*time.Second, func(err error) { told <- err })
 				returned := make(chan error, 2)
 				go func() { returned <- write(w) }()
 				go func() { returned <- write(w) }()
@@ -31,12 +31,15 @@ func TestHangingWriteIsTold(t *testing.T) {
 				time.Sleep(5*time.Second - 1)
 				synctest.Wait()
 				if len(told) != 0 {
-					t.Fatalf("told too early: %v", told)
+					t.Fatalf("told too early: %v", <-told)
 				}
 				time.Sleep(time.Hour)
 				synctest.Wait()
-				if len(told) != 1 || !strings.Contains(told[0].Error(), op) || !strings.Contains(told[0].Error(), "5s") {
-					t.Errorf("told: %v", told)
+				if len(told) != 1 {
+					t.Fatalf("told %d times", len(told))
+				}
+				if err := <-told; !strings.Contains(err.Error(), op) || !strings.Contains(err.Error(), "5s") {
+					t.Errorf("told: %v", err)
 				}
 				close(disk.wait)
 				if err := errors.Join(<-returned, <-returned); err != nil {
