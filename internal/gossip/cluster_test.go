@@ -21,7 +21,7 @@ const patience = 30 * time.Second
 
 var quickPace = pace{
 	retryMin: 5 * time.Millisecond, retryMax: 20 * time.Millisecond, heal: 20 * time.Millisecond,
-	resolve: time.Second, farewell: time.Second,
+	resolve: time.Second, reclaim: time.Millisecond, farewell: time.Second,
 }
 
 // node is a running Gossip of a test.
@@ -33,8 +33,30 @@ type node struct {
 	stop func() // ends Run, and waits for it; again is fine
 }
 
-// boot starts a node on loopback with quick times. The seeds are other nodes' addresses.
+// boot starts a node on loopback that tries often, but is in no hurry to call others dead. The seeds are other
+// nodes' addresses.
 func boot(t *testing.T, id string, change func(*Config), seeds ...string) *node {
+	t.Helper()
+	return bootAs(t, id, calm, change, seeds)
+}
+
+// bootNervous starts a node that soon notices that others are gone, and may be wrong about it.
+func bootNervous(t *testing.T, id string, change func(*Config), seeds ...string) *node {
+	t.Helper()
+	return bootAs(t, id, nervous, change, seeds)
+}
+
+func calm(conf *memberlist.Config) { conf.ProbeInterval = time.Hour }
+
+func nervous(conf *memberlist.Config) {
+	conf.ProbeInterval = 50 * time.Millisecond
+	conf.ProbeTimeout = 25 * time.Millisecond
+	conf.SuspicionMult = 2
+	conf.AwarenessMaxMultiplier = 1
+	conf.GossipToTheDeadTime = time.Nanosecond // as after a parting of hours
+}
+
+func bootAs(t *testing.T, id string, mood func(*memberlist.Config), change func(*Config), seeds []string) *node {
 	t.Helper()
 	n := &node{t: t, net: &cable{}, log: &logBook{}}
 	cfg := Config{
@@ -45,7 +67,10 @@ func boot(t *testing.T, id string, change func(*Config), seeds ...string) *node 
 	if change != nil {
 		change(&cfg)
 	}
-	g, err := start(cfg, quickPace, n.tune)
+	g, err := start(cfg, quickPace, func(conf *memberlist.Config) {
+		n.tune(conf)
+		mood(conf)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,13 +95,8 @@ func boot(t *testing.T, id string, change func(*Config), seeds ...string) *node 
 }
 
 func (n *node) tune(conf *memberlist.Config) {
-	conf.ProbeInterval = 50 * time.Millisecond
-	conf.ProbeTimeout = 25 * time.Millisecond
 	conf.GossipInterval = 10 * time.Millisecond
-	conf.SuspicionMult = 2
-	conf.AwarenessMaxMultiplier = 1
 	conf.TCPTimeout = time.Second
-	conf.DeadNodeReclaimTime = time.Millisecond
 	n.net.NodeAwareTransport = conf.Transport.(memberlist.NodeAwareTransport)
 	conf.Transport = n.net
 }
@@ -93,12 +113,17 @@ func (n *node) awaits(ids ...string) {
 
 func (n *node) awaitsPeers(want ...string) {
 	n.t.Helper()
+	n.awaitsThat(func() bool { return slices.Equal(n.Peers(), want) }, want)
+}
+
+func (n *node) awaitsThat(ok func() bool, want any) {
+	n.t.Helper()
 	end := time.After(patience)
-	for !slices.Equal(n.Peers(), want) {
+	for !ok() {
 		select {
 		case <-n.Changed():
 		case <-end:
-			n.t.Fatalf("%s: peers are %v, want %v\n%s", n.cfg.NodeID, n.Peers(), want, n.log)
+			n.t.Fatalf("%s: knows %+v, want %v\n%s", n.cfg.NodeID, n.Nodes(), want, n.log)
 		}
 	}
 }

@@ -28,12 +28,13 @@ type pace struct {
 	retryMin, retryMax time.Duration // from one attempt to the next while alone
 	heal               time.Duration // from one attempt to reach who is missing to the next
 	resolve            time.Duration // one look-up of a seed's name
+	reclaim            time.Duration // how long a node must be dead to come back from another address
 	farewell           time.Duration // how long telling others may take: two rounds of gossip, and a little
 }
 
 var usualPace = pace{
 	retryMin: 250 * time.Millisecond, retryMax: 10 * time.Second, heal: 15 * time.Second,
-	resolve: 5 * time.Second, farewell: 500 * time.Millisecond,
+	resolve: 5 * time.Second, reclaim: time.Second, farewell: 500 * time.Millisecond,
 }
 
 // Gossip is one node's part in the gossip. Its methods are safe for concurrent use.
@@ -104,8 +105,7 @@ func (g *Gossip) listConfig(at addresses, logger *log.Logger) *memberlist.Config
 	if len(g.cfg.AllowedNetworks) > 0 {
 		conf.CIDRsAllowed = ipNets(g.cfg.AllowedNetworks)
 	}
-	// A node that died may come back from another address.
-	conf.DeadNodeReclaimTime = time.Second
+	conf.DeadNodeReclaimTime = g.pace.reclaim
 	conf.Delegate = &g.self
 	conf.Events = g.roster
 	conf.Logger = logger

@@ -142,6 +142,7 @@ func joinAsStranger(t *testing.T, name string, buf []byte, to *node) {
 	}
 }
 
+// These nodes are far too calm to notice by themselves.
 func TestLeavingIsToldToTheOthers(t *testing.T) {
 	a := boot(t, "a", nil)
 	b := boot(t, "b", nil, a.Addr())
@@ -149,15 +150,12 @@ func TestLeavingIsToldToTheOthers(t *testing.T) {
 	b.awaits("a")
 	b.stop()
 	a.awaits()
-	if strings.Contains(a.log.String(), "Suspect b") {
-		t.Errorf("a found out by itself:\n%s", a.log)
-	}
 }
 
 func TestACrashedNodeComesBackElsewhere(t *testing.T) {
-	a := boot(t, "a", nil)
-	b := boot(t, "b", nil, a.Addr())
-	c := boot(t, "c", nil, a.Addr())
+	a := bootNervous(t, "a", nil)
+	b := bootNervous(t, "b", nil, a.Addr())
+	c := bootNervous(t, "c", nil, a.Addr())
 	c.awaits("a", "b")
 	if err := b.Close(); err != nil { // without a word
 		t.Fatal(err)
@@ -165,16 +163,16 @@ func TestACrashedNodeComesBackElsewhere(t *testing.T) {
 	a.awaits("c")
 	c.awaits("a")
 	b.stop()
-	b = boot(t, "b", func(c *Config) { c.RPCAddress = "elsewhere.example:7400" }, a.Addr())
+	b = bootNervous(t, "b", func(c *Config) { c.RPCAddress = "elsewhere.example:7400" }, a.Addr())
 	c.awaitsPeers("a.example:7400", "elsewhere.example:7400")
 	b.awaits("a", "c")
 }
 
 func TestPartedHalvesFindEachOtherAgain(t *testing.T) {
-	a := boot(t, "a", nil)
-	b := boot(t, "b", nil, a.Addr())
-	c := boot(t, "c", nil, a.Addr())
-	d := boot(t, "d", nil, c.Addr())
+	a := bootNervous(t, "a", nil)
+	b := bootNervous(t, "b", nil, a.Addr())
+	c := bootNervous(t, "c", nil, a.Addr())
+	d := bootNervous(t, "d", nil, c.Addr())
 	all := []*node{a, b, c, d}
 	a.awaits("b", "c", "d")
 	d.awaits("a", "b", "c")
@@ -192,11 +190,11 @@ func TestPartedHalvesFindEachOtherAgain(t *testing.T) {
 
 // The founder knows no seed, and nobody else's seeds name the others: only what was there once helps.
 func TestWithoutSeedsMissingNodesAreSoughtWhereTheyWere(t *testing.T) {
-	a := boot(t, "a", nil)
+	a := bootNervous(t, "a", nil)
 	var seed atomic.Pointer[string]
 	addr := a.Addr()
 	seed.Store(&addr)
-	b := boot(t, "b", func(c *Config) {
+	b := bootNervous(t, "b", func(c *Config) {
 		c.ExtraSeeds = func() []string {
 			if s := seed.Swap(nil); s != nil { // told once
 				return []string{*s}
@@ -218,7 +216,7 @@ func TestANewRPCAddressReachesTheOthers(t *testing.T) {
 	a := boot(t, "a", nil)
 	b := boot(t, "b", func(c *Config) { c.RPCAddress = "" }, a.Addr())
 	b.awaits("a")
-	a.log.awaits(t, 1, "Stream connection")
+	a.awaitsThat(func() bool { return len(a.Nodes()) == 1 }, "b")
 	if len(a.Peers()) != 0 {
 		t.Errorf("a node without RPC address is proposed: %v", a.Peers())
 	}
