@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+	"github.com/alecthomas/kong"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/keyquorum/keyquorum/client"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+)
+
+func TestExitCodesTellRefusalFromSilence(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		fail error
+		code int
+		told []string
+	}{
+		{"field", refusal(connect.CodeInvalidArgument, "ttl: at most 24h"), 1, []string{"invalid argument: ttl: at most 24h"}},
+		{"limit", refusal(connect.CodeResourceExhausted, "64 retiring keys", &v1.RetryAt{Time: timestamppb.New(began)}), 1,
+			[]string{"limit reached: 64 retiring keys", "retry at  2026-11-01T12:00:00Z"}},
+		{"role", refusal(connect.CodePermissionDenied, "issuers only"), 1, []string{"permission denied"}},
+		{"stranger", refusal(connect.CodeUnauthenticated, "who are you"), 1, []string{"unauthenticated"}},
+		{"old node", refusal(connect.CodeUnimplemented, "unknown call"), 1, []string{"--addr names a Keyquorum node"}},
+		{"no leader", refusal(connect.CodeUnavailable, "the cluster has no leader"), 3, []string{"unavailable: the cluster has no leader", "try again"}},
+		{"open", refusal(connect.CodeUnknown, "leadership was lost", &v1.OutcomeUnknown{}), 3, []string{"outcome unknown", "keys get"}},
+		{"panic", refusal(connect.CodeInternal, "an internal error"), 3, []string{"outcome unknown: an internal error"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := &fakeNode{fail: c.fail}
+			address := n.serve(t)
+			r := at(t, address).must(c.code, "rotate", "alice")
+			wants(t, r.errors, c.told...)
+			wants(t, r.errors, "keyquorum rotate: ", "node", address, "request", "req-1")
+			if r.out != "" {
+				t.Errorf("%q on stdout", r.out)
+			}
+		})
+	}
+}
+
+func TestUnreachableNodesAreAllNamed(t *testing.T) {
+	one, two := nobody(t), nobody(t)
+	r := at(t, one+","+two).must(3, "issue", "alice")
+	wants(t, r.errors, "unavailable", "connection refused", one, two)
+}
+
+func TestTheNextAddressIsTried(t *testing.T) {
+	sh := &shell{t: t}
+	sh.must(0, "issue", "alice", "--addr", nobody(t), "--addr", (&fakeNode{}).serve(t))
+}
+
+func TestAnInterruptedCommandEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := at(t, (&fakeNode{}).serve(t)).runContext(ctx, "rotate", "alice")
+	if r.code != 3 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestATokenIsNotRepeatedInErrors(t *testing.T) {
+	n := &fakeNode{fail: refusal(connect.CodeUnavailable, "this node is behind")}
+	for _, address := range []string{n.serve(t), nobody(t)} {
+		r := at(t, address).must(3, "verify", "secret-token")
+		if strings.Contains(r.out+r.errors, "secret-token") {
+			t.Error(r)
+		}
+	}
+}
+
+// brokenPipe is a stdout that nobody reads.
+type brokenPipe struct{}
+
+func (brokenPipe) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
+
+func TestAnAnswerThatCannotBeWrittenIsAFailure(t *testing.T) {
+	address := (&fakeNode{}).serve(t)
+	env := func(name string) (string, bool) { return address, name == "KEYQUORUM_ADDR" }
+	for _, line := range []string{"issue alice", "issue alice --json", "keys list", "version", "version --json", "--help"} {
+		var told strings.Builder
+		if code := run(t.Context(), strings.Fields(line), strings.NewReader(""), brokenPipe{}, &told, env); code != 1 {
+			t.Errorf("%s: exit %d", line, code)
+		}
+		wants(t, told.String(), "could not be written: broken pipe")
+	}
+}
+
+func TestHelpGoesToStdoutAndItsAbsenceToStderr(t *testing.T) {
+	sh := &shell{t: t}
+	for _, line := range []string{"--help", "-h", "issue --help", "issue --bogus=1 -h", "keys -h", "keys list --help"} {
+		r := sh.run(strings.Fields(line)...)
+		if strings.Contains(line, "bogus") {
+			continue // either is fine
+		}
+		if r.code != 0 || !strings.HasPrefix(r.out, "Usage: keyquorum") || r.errors != "" {
+			t.Errorf("%s: %+v", line, r)
+		}
+	}
+	r := sh.must(2)
+	wants(t, r.errors, "Usage: keyquorum <command>", "issue", "keyring init", "which command?")
+	if r.out != "" {
+		t.Error(r.out)
+	}
+}
+
+func TestHelpNamesTheVariables(t *testing.T) {
+	out := (&shell{t: t}).must(0, "issue", "--help").out
+	wants(t, out, "[KEYQUORUM_ADDR]", "[KEYQUORUM_TTL]")
+	if strings.Contains(out, "KEYQUORUM_CLAIMS") {
+		t.Error("claims are no setting")
+	}
+}
+
+// A command that is added has help on everything, and runs.
+func TestTheGrammarIsWhole(t *testing.T) {
+	env := func(string) (string, bool) { return "", false }
+	s := &session{out: newPrinter(io.Discard, env), err: newPrinter(io.Discard, env), env: env}
+	app := newApp(&root{}, newSettings(env), s)
+	err := kong.Visit(app.Model, func(n kong.Visitable, next kong.Next) error {
+		switch n := n.(type) {
+		case *kong.Node:
+			if n.Help == "" {
+				t.Errorf("%s has no help", n.FullPath())
+			}
+			if _, ok := n.Target.Addr().Interface().(runner); n.Leaf() && !ok {
+				t.Errorf("%s does not run", n.FullPath())
+			}
+		case *kong.Flag:
+			if n.Help == "" {
+				t.Errorf("--%s has no help", n.Name)
+			}
+		}
+		return next(nil)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKeyringInitWarnsAndNeverOverwrites(t *testing.T) {
+	sh := &shell{t: t}
+	file := filepath.Join(t.TempDir(), "keyring")
+	r := sh.must(0, "keyring", "init", file)
+	wants(t, r.out, file, "Back this file up", "every key is lost")
+	made, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Error(info.Mode(), err)
+	}
+	if strings.Contains(r.out, string(made)) {
+		t.Error("the keyring was printed")
+	}
+	r = sh.must(1, "keyring", "init", file)
+	wants(t, r.errors, "is there already and was left as it is")
+	if again, err := os.ReadFile(file); err != nil || string(again) != string(made) {
+		t.Error("the keyring was changed", err)
+	}
+	wants(t, sh.must(1, "keyring", "init", filepath.Join(t.TempDir(), "no", "dir")).errors, fs.ErrNotExist.Error()[:4])
+}
+
+func TestVersionTellsTheBuild(t *testing.T) {
+	sh := &shell{t: t}
+	wants(t, sh.must(0, "version").out, "keyquorum ", "built with  go")
+	var b map[string]any
+	if err := json.Unmarshal([]byte(sh.must(0, "version", "--json").out), &b); err != nil || b["version"] == "" || b["go"] == "" {
+		t.Error(b, err)
+	}
+}
+
+func TestPipesGetNoColourAndTerminalsNoEscapes(t *testing.T) {
+	n := &fakeNode{}
+	sh := at(t, n.serve(t))
+	n.active["red\x1b[31m"] = "k"
+	if out := sh.must(0, "keys", "list").out; strings.Contains(out, "\x1b") {
+		t.Errorf("%q", out)
+	}
+	n.fail = refusal(connect.CodeNotFound, "bad\x1b]0;title\a")
+	if r := sh.must(1, "verify", "x"); strings.ContainsAny(r.errors, "\x1b\a") {
+		t.Errorf("%q", r.errors)
+	}
+}
+
+func TestColourIsForTerminalsThatWantIt(t *testing.T) {
+	terminal, err := os.Open(os.DevNull) // a character device, as terminals are
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	for name, want := range map[string]bool{"": true, "NO_COLOR": false, "TERM": false} {
+		set := map[string]string{name: "dumb"}
+		env := func(asked string) (string, bool) { v, ok := set[asked]; return v, ok }
+		if got := newPrinter(terminal, env).colour; got != want {
+			t.Errorf("with %q set: %t", name, got)
+		}
+	}
+}
+
+// Whatever the client can fail with has an exit code of its own choosing: those that settle nothing are 3.
+func TestEveryFailureHasItsExitCode(t *testing.T) {
+	for _, refused := range []error{
+		client.ErrInvalidArgument, client.ErrNotFound, client.ErrConflict, client.ErrResourceExhausted, client.ErrFailedPrecondition,
+		client.ErrUnauthenticated, client.ErrPermissionDenied, client.ErrUnimplemented, client.ErrInternal, errInvalidToken,
+	} {
+		if exitCode(refused) != 1 {
+			t.Errorf("%v: %d", refused, exitCode(refused))
+		}
+	}
+	for _, silent := range []error{client.ErrUnavailable, client.ErrDeadlineExceeded, client.ErrOutcomeUnknown, client.ErrCanceled} {
+		if exitCode(silent) != 3 {
+			t.Errorf("%v: %d", silent, exitCode(silent))
+		}
+	}
+}
