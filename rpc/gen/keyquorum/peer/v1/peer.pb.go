@@ -473,12 +473,14 @@ func (x *ClockResponse) GetNodeId() string {
 
 type JoinRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whom the asker takes the receiver for; empty on a first join.
+	// The cluster that the asker is in; empty if it does not know of any.
 	ClusterId string     `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Member    *v1.Member `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
 	// A text bound to the node's id and sealed under the master keyring: it shows that the asker holds the
 	// cluster's keyring.
-	KeyringProof  []byte `protobuf:"bytes,3,opt,name=keyring_proof,json=keyringProof,proto3" json:"keyring_proof,omitempty"`
+	KeyringProof []byte `protobuf:"bytes,3,opt,name=keyring_proof,json=keyringProof,proto3" json:"keyring_proof,omitempty"`
+	// The asker has been in a cluster's Raft configuration before. If the cluster took it out, it stays out.
+	WasMember     bool `protobuf:"varint,4,opt,name=was_member,json=wasMember,proto3" json:"was_member,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -532,6 +534,13 @@ func (x *JoinRequest) GetKeyringProof() []byte {
 		return x.KeyringProof
 	}
 	return nil
+}
+
+func (x *JoinRequest) GetWasMember() bool {
+	if x != nil {
+		return x.WasMember
+	}
+	return false
 }
 
 type JoinResponse struct {
@@ -708,12 +717,14 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\fClockRequest\"A\n" +
 	"\rClockResponse\x12\x17\n" +
 	"\awall_ns\x18\x01 \x01(\x03R\x06wallNs\x12\x17\n" +
-	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"\x7f\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"\x9e\x01\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12,\n" +
 	"\x06member\x18\x02 \x01(\v2\x14.keyquorum.v1.MemberR\x06member\x12#\n" +
-	"\rkeyring_proof\x18\x03 \x01(\fR\fkeyringProof\"R\n" +
+	"\rkeyring_proof\x18\x03 \x01(\fR\fkeyringProof\x12\x1d\n" +
+	"\n" +
+	"was_member\x18\x04 \x01(\bR\twasMember\"R\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12#\n" +

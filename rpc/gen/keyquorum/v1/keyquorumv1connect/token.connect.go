@@ -50,7 +50,7 @@ type TokenServiceClient interface {
 	// Verify judges one token from the memory of the node that is asked. An invalid token is an answer, not an
 	// error.
 	Verify(context.Context, *connect.Request[v1.VerifyRequest]) (*connect.Response[v1.VerifyResponse], error)
-	// VerifyBatch judges up to 256 tokens, all on one state.
+	// VerifyBatch judges up to 256 tokens, each by itself.
 	VerifyBatch(context.Context, *connect.Request[v1.VerifyBatchRequest]) (*connect.Response[v1.VerifyBatchResponse], error)
 }
 
@@ -118,7 +118,7 @@ type TokenServiceHandler interface {
 	// Verify judges one token from the memory of the node that is asked. An invalid token is an answer, not an
 	// error.
 	Verify(context.Context, *connect.Request[v1.VerifyRequest]) (*connect.Response[v1.VerifyResponse], error)
-	// VerifyBatch judges up to 256 tokens, all on one state.
+	// VerifyBatch judges up to 256 tokens, each by itself.
 	VerifyBatch(context.Context, *connect.Request[v1.VerifyBatchRequest]) (*connect.Response[v1.VerifyBatchResponse], error)
 }
 
