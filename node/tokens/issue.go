@@ -1,0 +1,113 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/internal/secret"
+	"github.com/keyquorum/keyquorum/internal/token"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+)
+
+// Issue makes a token. Its key and its expiry are committed before it is signed, so no token exists that the
+// cluster does not know of.
+func (s *Service) Issue(ctx context.Context, origin fsm.Origin, req *v1.IssueRequest) (*v1.IssueResponse, error) {
+	spec := token.Spec{
+		Subject:  req.GetSubject(),
+		Audience: req.GetAudience(),
+		ID:       token.NewID(),
+		Claims:   req.GetClaims().AsMap(),
+	}
+	if err := s.fits(spec); err != nil {
+		return nil, err
+	}
+	res, err := s.record(ctx, origin, fsm.Issue{Subject: req.GetSubject(), TTL: req.GetTtl().AsDuration()})
+	if err != nil {
+		return nil, err
+	}
+	spec.Issuer, spec.KeyID = res.Issuer, res.Key.ID.String()
+	spec.IssuedAt, spec.ExpiresAt = res.IssuedAt, res.ExpiresAt
+	signed, err := s.sign(spec, res.Key)
+	if err != nil {
+		return nil, err
+	}
+	return &v1.IssueResponse{
+		Token:     signed,
+		KeyId:     spec.KeyID,
+		IssuedAt:  timestamppb.New(res.IssuedAt),
+		ExpiresAt: timestamppb.New(res.ExpiresAt),
+	}, nil
+}
+
+// record puts an Issue through the log. A key is made for it only where the state seems to need one, and if it
+// turns out to be needed after all, the refusal changed nothing and the entry is proposed again with one.
+func (s *Service) record(ctx context.Context, origin fsm.Origin, op fsm.Issue) (fsm.Result, error) {
+	if s.needsKey(op.Subject) {
+		candidate, err := s.candidate(op.Subject)
+		if err != nil {
+			return fsm.Result{}, err
+		}
+		op.Candidate = &candidate
+	}
+	res, err := s.cfg.Propose(ctx, fsm.Command{Origin: origin, Op: op})
+	if op.Candidate != nil || !errors.Is(err, &fsm.Refusal{Code: fsm.CodeNeedCandidate}) {
+		return res, err
+	}
+	candidate, err := s.candidate(op.Subject)
+	if err != nil {
+		return fsm.Result{}, err
+	}
+	op.Candidate = &candidate
+	return s.cfg.Propose(ctx, fsm.Command{Origin: origin, Op: op})
+}
+
+// needsKey tells whether the subject has no active key, or one that will be due when the entry is applied.
+func (s *Service) needsKey(subject string) bool {
+	user, ok := s.cfg.View().User(subject)
+	if !ok {
+		return true
+	}
+	now, known := s.cfg.Now()
+	const ahead = time.Second // how long the entry may be on its way
+	return known && user.Active.Earliest != 0 && user.Active.Earliest <= now.Add(ahead).Unix()
+}
+
+// candidate makes a key of the subject's, sealed.
+func (s *Service) candidate(subject string) (fsm.Candidate, error) {
+	random, sealed, err := s.cfg.Keyring.NewKey(subject)
+	if err != nil {
+		return fsm.Candidate{}, fmt.Errorf("make a key: %w", err)
+	}
+	return fsm.Candidate{Random: random, Sealed: sealed}, nil
+}
+
+func (s *Service) sign(spec token.Spec, key fsm.Key) (string, error) {
+	opened, err := s.cfg.Keyring.Open(spec.Subject, key.ID.Random, key.Sealed)
+	if err != nil {
+		return "", fmt.Errorf("open key %s: %w", key.ID, err)
+	}
+	defer opened.Wipe()
+	return token.Sign(spec, opened)
+}
+
+// fits refuses, before anything is recorded, a token that would turn out too long: one of the same lengths is
+// signed with a key of zeros and thrown away. What most tokens carry cannot be too long.
+func (s *Service) fits(spec token.Spec) error {
+	if len(spec.Audience) == 0 && len(spec.Claims) == 0 {
+		return nil
+	}
+	zeros, err := secret.NewKey(make([]byte, secret.KeySize))
+	if err != nil {
+		return err
+	}
+	spec.Issuer = s.cfg.View().Settings().Issuer
+	spec.KeyID = fsm.KeyID{Revision: 1}.String()
+	spec.IssuedAt, spec.ExpiresAt = time.Unix(1<<32, 0), time.Unix(1<<32+1, 0) // ten digits, until the year 2286
+	_, err = token.Sign(spec, zeros)
+	return err
+}

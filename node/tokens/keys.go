@@ -1,0 +1,140 @@
+package tokens
+
+import (
+	"context"
+	"encoding/base64"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/internal/fault"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+)
+
+// Rotate makes the subject a new active key.
+func (s *Service) Rotate(ctx context.Context, origin fsm.Origin, req *v1.RotateRequest) (*v1.RotateResponse, error) {
+	expected, candidate, err := s.change(req.GetSubject(), req.GetExpectedKeyId())
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.cfg.Propose(ctx, fsm.Command{Origin: origin, Op: fsm.Rotate{
+		Subject: req.GetSubject(), Expected: expected, Candidate: candidate,
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return &v1.RotateResponse{KeyId: res.Key.ID.String(), Revision: res.Revision}, nil
+}
+
+// Revoke deletes all of the subject's keys and makes a new one.
+func (s *Service) Revoke(ctx context.Context, origin fsm.Origin, req *v1.RevokeRequest) (*v1.RevokeResponse, error) {
+	expected, candidate, err := s.change(req.GetSubject(), req.GetExpectedKeyId())
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.cfg.Propose(ctx, fsm.Command{Origin: origin, Op: fsm.Revoke{
+		Subject: req.GetSubject(), Expected: expected, Candidate: candidate,
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return &v1.RevokeResponse{KeyId: res.Key.ID.String(), Revision: res.Revision}, nil
+}
+
+// Delete forgets the subject.
+func (s *Service) Delete(ctx context.Context, origin fsm.Origin, req *v1.DeleteRequest) (*v1.DeleteResponse, error) {
+	expected, err := keyID("expectedKeyId", req.GetExpectedKeyId())
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.cfg.Propose(ctx, fsm.Command{Origin: origin, Op: fsm.Delete{Subject: req.GetSubject(), Expected: expected}})
+	if err != nil {
+		return nil, err
+	}
+	return &v1.DeleteResponse{Revision: res.Revision}, nil
+}
+
+// change reads what Rotate and Revoke have in common.
+func (s *Service) change(subject, expected string) (fsm.KeyID, fsm.Candidate, error) {
+	id, err := keyID("expectedKeyId", expected)
+	if err != nil {
+		return fsm.KeyID{}, fsm.Candidate{}, err
+	}
+	candidate, err := s.candidate(subject)
+	return id, candidate, err
+}
+
+// keyID reads an optional key id.
+func keyID(field, text string) (fsm.KeyID, error) {
+	if text == "" {
+		return fsm.KeyID{}, nil
+	}
+	id, err := fsm.ParseKeyID(text)
+	if err != nil {
+		return fsm.KeyID{}, fault.Invalid(field, err.Error())
+	}
+	return id, nil
+}
+
+// Get shows a subject's keys.
+func (s *Service) Get(_ context.Context, req *v1.GetRequest) (*v1.GetResponse, error) {
+	view := s.cfg.View()
+	user, ok := view.User(req.GetSubject())
+	if !ok {
+		return nil, &fsm.Refusal{Code: fsm.CodeUnknownSubject, Field: "subject", Message: "no such subject"}
+	}
+	return &v1.GetResponse{Keys: keysOf(user), Revision: view.Revision()}, nil
+}
+
+const defaultPage = 100
+
+// List shows one page of subjects in byte order. A page's token is the last subject of the page before.
+func (s *Service) List(_ context.Context, req *v1.ListRequest) (*v1.ListResponse, error) {
+	after, err := base64.RawURLEncoding.DecodeString(req.GetPageToken())
+	if err != nil {
+		return nil, fault.Invalid("pageToken", "is not one that List gave")
+	}
+	size := int(req.GetPageSize())
+	if size == 0 {
+		size = defaultPage
+	}
+	view := s.cfg.View()
+	users := view.Users(string(after), size+1)
+	res := &v1.ListResponse{Revision: view.Revision()}
+	if len(users) > size {
+		users = users[:size]
+		res.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(users[size-1].Subject))
+	}
+	for _, user := range users {
+		res.Subjects = append(res.Subjects, &v1.SubjectKeys{Subject: user.Subject, Keys: keysOf(user)})
+	}
+	return res, nil
+}
+
+// keysOf gives the active key first, then the retiring ones, newest first.
+func keysOf(user *fsm.User) []*v1.Key {
+	keys := []*v1.Key{keyOf(user.Active, v1.Key_ACTIVE)}
+	for _, key := range slices.Backward(user.Retiring) {
+		keys = append(keys, keyOf(key, v1.Key_RETIRING))
+	}
+	return keys
+}
+
+func keyOf(key fsm.Key, state v1.Key_State) *v1.Key {
+	return &v1.Key{
+		KeyId:          key.ID.String(),
+		State:          state,
+		CreatedAt:      timestamppb.New(time.UnixMilli(key.Created)),
+		EarliestExpiry: expiry(key.Earliest),
+		LatestExpiry:   expiry(key.Latest),
+	}
+}
+
+func expiry(seconds int64) *timestamppb.Timestamp {
+	if seconds == 0 {
+		return nil
+	}
+	return timestamppb.New(time.Unix(seconds, 0))
+}
