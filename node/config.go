@@ -1,0 +1,162 @@
+// Package node is one member of a Keyquorum cluster. It puts the rooms beneath it together, and decides when
+// each of them works: what every member does, what only the leader does, and in which order a member stops.
+//
+// Listeners, stores, discovery and clocks come in through Config, so a whole cluster runs inside one test
+// process, also under virtual time.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/keyquorum/keyquorum/internal/seal"
+)
+
+// Discovery finds other nodes. It only proposes: what it says is never taken for membership.
+type Discovery interface {
+	// Peers gives the RPC addresses of nodes that seem alive, this one left out.
+	Peers() []string
+	// Changed signals that Peers may give something else.
+	Changed() <-chan struct{}
+}
+
+// Timing is Raft's and the leader's. Zero fields take their defaults.
+type Timing struct {
+	// Heartbeat is how long a follower waits for its leader before it stands itself; 500 ms. It must leave
+	// time for a follower's fsync, since heartbeats wait for it.
+	Heartbeat time.Duration
+	// Election is how long a candidate waits for votes; as Heartbeat.
+	Election time.Duration
+	// Lease is how long a leader goes on without hearing from a majority; half of Heartbeat.
+	Lease time.Duration
+	// Commit is how long an idle leader takes to tell its followers what is committed; 50 ms.
+	Commit time.Duration
+	// Stable is how long a new member must have kept up before it becomes a voter; 2 s.
+	Stable time.Duration
+	// Drain bounds how long Run finishes what is in flight at the end; 10 s.
+	Drain time.Duration
+}
+
+func (t Timing) withDefaults() Timing {
+	set := func(d *time.Duration, to time.Duration) {
+		if *d == 0 {
+			*d = to
+		}
+	}
+	set(&t.Heartbeat, 500*time.Millisecond)
+	set(&t.Election, t.Heartbeat)
+	set(&t.Lease, t.Heartbeat/2)
+	set(&t.Commit, 50*time.Millisecond)
+	set(&t.Stable, 2*time.Second)
+	set(&t.Drain, 10*time.Second)
+	return t
+}
+
+// Config is what a Node is made of. Fields without a stated default are required.
+type Config struct {
+	// ID is the node's UUID, which belongs to its stores; Name is what people call it.
+	ID, Name string
+	// Region says where the node is; may be empty.
+	Region string
+	// Version is the build's, for the member record; may be empty.
+	Version string
+	// Replica nodes never become voters.
+	Replica bool
+
+	// RPCListener and RaftListener are owned, and closed, by the node.
+	RPCListener, RaftListener net.Listener
+	// RPCAddress and RaftAddress are HOST:PORT as other nodes reach the listeners.
+	RPCAddress, RaftAddress string
+	// Dial connects to other nodes; net.Dialer's DialContext if nil.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Discovery finds other nodes; nil for none.
+	Discovery Discovery
+
+	// Logs, Stable and Snapshots are Raft's. The caller closes them after Run.
+	Logs      raft.LogStore
+	Stable    raft.StableStore
+	Snapshots raft.SnapshotStore
+	// SnapshotThreshold is the number of log entries after which a snapshot is taken; 16384 if zero.
+	SnapshotThreshold uint64
+	// TrailingLogs is the number of entries that stay in the log behind a snapshot; 32768 if zero. A
+	// follower that takes longer to restore a snapshot than the cluster takes to write that many never
+	// catches up.
+	TrailingLogs uint64
+
+	Keyring *seal.Keyring
+	Timing  Timing
+	// Wall is the node's wall clock; time.Now if nil. Mono is a clock that only runs forward; the time since
+	// the node was made if nil.
+	Wall func() time.Time
+	Mono func() time.Duration
+	// Logger gets what the node has to say; discarded if nil.
+	Logger *slog.Logger
+	// Registry gets the node's metrics; one of its own if nil.
+	Registry *prometheus.Registry
+	// Halted is a channel of errors that must end the node, such as a hanging disk; nil for none.
+	Halted <-chan error
+}
+
+func (c Config) withDefaults() Config {
+	c.Timing = c.Timing.withDefaults()
+	if c.Dial == nil {
+		c.Dial = new(net.Dialer).DialContext
+	}
+	if c.Discovery == nil {
+		c.Discovery = nobody{}
+	}
+	if c.SnapshotThreshold == 0 {
+		c.SnapshotThreshold = 16384
+	}
+	if c.TrailingLogs == 0 {
+		c.TrailingLogs = 32768
+	}
+	if c.Wall == nil {
+		c.Wall = time.Now
+	}
+	if c.Mono == nil {
+		start := time.Now()
+		c.Mono = func() time.Duration { return time.Since(start) }
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Registry == nil {
+		c.Registry = prometheus.NewRegistry()
+	}
+	return c
+}
+
+// Validate tells all that is missing or impossible, at once.
+func (c Config) Validate() error {
+	var faults []error
+	need := func(ok bool, field string) {
+		if !ok {
+			faults = append(faults, fmt.Errorf("%s is required", field))
+		}
+	}
+	need(c.ID != "", "ID")
+	need(c.Name != "", "Name")
+	need(c.RPCListener != nil, "RPCListener")
+	need(c.RaftListener != nil, "RaftListener")
+	need(c.RPCAddress != "", "RPCAddress")
+	need(c.RaftAddress != "", "RaftAddress")
+	need(c.Logs != nil, "Logs")
+	need(c.Stable != nil, "Stable")
+	need(c.Snapshots != nil, "Snapshots")
+	need(c.Keyring != nil, "Keyring")
+	return errors.Join(faults...)
+}
+
+// nobody is the discovery of a node that is alone.
+type nobody struct{}
+
+func (nobody) Peers() []string          { return nil }
+func (nobody) Changed() <-chan struct{} { return nil }

@@ -1,0 +1,159 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/node/rotation"
+)
+
+// watchLeadership does the leader's duties while, and only while, this node leads. LeaderCh holds the latest
+// news only, so two changes in quick succession look like one: a second win without a loss starts the duties
+// anew.
+func (n *Node) watchLeadership(ctx context.Context) error {
+	end := func() {}
+	defer func() { end() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case won := <-n.raft.LeaderCh():
+			end()
+			end = func() {}
+			if won {
+				end = n.lead(ctx)
+			}
+		}
+	}
+}
+
+// lead starts the leader's duties, and gives what ends them and waits for that.
+func (n *Node) lead(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		n.duties(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// duties are the leader's: first to have applied all that earlier leaders committed, then to rotate and to look
+// after the members.
+func (n *Node) duties(ctx context.Context) {
+	if !n.barrier(ctx) {
+		return
+	}
+	n.log.Info("this node leads", "term", n.raft.CurrentTerm())
+	n.leading.Store(true)
+	defer n.leading.Store(false)
+	rotator := rotation.New(rotation.Config{
+		View: n.fsm.View, Now: n.clock.Now, Propose: n.proposer.Propose, NewKey: n.cfg.Keyring.NewKey,
+		Origin: n.origin(), Observe: n.metrics.expired, Logger: n.log,
+	})
+	var duties errgroup.Group
+	duties.Go(func() error { return rotator.Run(ctx) })
+	duties.Go(func() error { return n.members.Run(ctx) })
+	_ = duties.Wait() // both end with ctx alone
+}
+
+// barrier waits until this leader has applied all that was committed before it won.
+func (n *Node) barrier(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := n.proposer.Await(attempt, n.raft.Barrier(0))
+		cancel()
+		if err == nil {
+			return true
+		}
+		if errors.Is(err, fault.ErrNotLeader) || errors.Is(err, fault.ErrShuttingDown) {
+			return false
+		}
+		n.log.Debug("the barrier on winning has to be tried again", "error", err)
+	}
+	return false
+}
+
+// watchOwnClock keeps a node whose clock is wrong from leading: as a follower it does not stand, as the leader it
+// hands over.
+func (n *Node) watchOwnClock(ctx context.Context) error {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	standing := true
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		off := n.clock.Off()
+		if off == standing {
+			standing = !off
+			n.stand(standing)
+		}
+		if off && n.raft.State() == raft.Leader && len(n.voters()) > 1 {
+			n.yield(ctx)
+		}
+	}
+}
+
+// stand lets the node stand for leader, or not: then it waits for so long to hear from one that another stands
+// first.
+func (n *Node) stand(yes bool) {
+	rc := n.raft.ReloadableConfig()
+	rc.HeartbeatTimeout, rc.ElectionTimeout = n.cfg.Timing.Heartbeat, n.cfg.Timing.Election
+	if !yes {
+		const never = 24 * time.Hour
+		rc.HeartbeatTimeout, rc.ElectionTimeout = never, never
+		n.log.Error("this node's clock is wrong: it does not stand for leader until it is set right", "offset", n.offset())
+	}
+	if err := n.raft.ReloadConfig(rc); err != nil {
+		n.log.Error("raft's time-outs could not be changed", "error", err)
+	}
+}
+
+func (n *Node) offset() time.Duration {
+	d, _ := n.clock.Offset()
+	return d
+}
+
+func (n *Node) yield(ctx context.Context) {
+	if err := n.handOver(ctx, nil); err != nil {
+		n.log.Warn("leadership could not be handed over", "error", err)
+	}
+}
+
+// handOver transfers leadership to the given voter, or to the one furthest along.
+//
+// Raft gives a transfer up after one election time-out, but one can wedge in hashicorp/raft 1.8.0 (issue 696), and
+// its leader then refuses every write for ever. So the transfer is watched for several times as long, whatever
+// the caller's patience, and a node that leads still when that is over halts: the others elect a leader.
+func (n *Node) handOver(ctx context.Context, to *raft.Server) error {
+	patience := 4*n.cfg.Timing.Election + time.Second
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	err := n.proposer.Await(ctx, n.transfer(to))
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil && n.raft.State() == raft.Leader {
+		n.halt(fmt.Errorf("a transfer of leadership hangs: restart this node (%w)", err))
+	}
+	return fmt.Errorf("transfer leadership: %w", err)
+}
+
+func (n *Node) transfer(to *raft.Server) raft.Future {
+	if to == nil {
+		return n.raft.LeadershipTransfer()
+	}
+	return n.raft.LeadershipTransferToServer(to.ID, to.Address)
+}

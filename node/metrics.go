@@ -1,0 +1,116 @@
+package node
+
+import (
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/keyquorum/keyquorum/fsm"
+)
+
+// metrics counts what the node does by itself; requests are counted where they are answered.
+type metrics struct {
+	batches   prometheus.Histogram
+	rotations prometheus.Counter
+	lag       prometheus.Histogram
+	deleted   prometheus.Counter
+	forgotten prometheus.Counter
+}
+
+// newMetrics registers the node's metrics. What the node knows anyway is read when it is asked for.
+func newMetrics(n *Node) *metrics {
+	make := promauto.With(n.cfg.Registry)
+	gauge := func(name, help string, value func() float64) {
+		make.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	gauge("keyquorum_raft_leading", "1 while this node leads.", func() float64 { return truth(n.leading.Load()) })
+	gauge("keyquorum_raft_has_leader", "1 while this node knows a leader.", func() float64 {
+		_, id := n.raft.LeaderWithID()
+		return truth(id != "")
+	})
+	gauge("keyquorum_raft_term", "Raft's current term.", func() float64 { return float64(n.raft.CurrentTerm()) })
+	gauge("keyquorum_raft_commit_index", "Highest log index known to be committed.", func() float64 { return float64(n.raft.CommitIndex()) })
+	gauge("keyquorum_raft_applied_index", "Highest log index applied.", func() float64 { return float64(n.raft.AppliedIndex()) })
+	gauge("keyquorum_raft_last_contact_seconds", "Time since the leader was heard; 0 on the leader.", n.lastContact)
+	gauge("keyquorum_voters", "Voters in Raft's configuration.", func() float64 { return float64(len(n.voters())) })
+	gauge("keyquorum_users", "Users that hold keys.", func() float64 { return float64(n.fsm.View().UserCount()) })
+	gauge("keyquorum_keys", "Keys held, active and retiring.", func() float64 { return float64(n.fsm.View().KeyCount()) })
+	gauge("keyquorum_revision", "Revision of the state.", func() float64 { return float64(n.fsm.View().Revision()) })
+	gauge("keyquorum_ready", "1 while this node is ready.", func() float64 { return truth(n.Ready() == nil) })
+	gauge("keyquorum_clock_known", "1 while this node knows the cluster's time.", func() float64 {
+		_, known := n.clock.Now()
+		return truth(known)
+	})
+	n.cfg.Registry.MustRegister(&offsets{node: n, desc: prometheus.NewDesc("keyquorum_clock_offset_seconds",
+		"How far a voter's wall clock is ahead of the cluster's time, as this node measured it.", []string{"voter"}, nil)})
+	return &metrics{
+		batches: make.NewHistogram(prometheus.HistogramOpts{
+			Name: "keyquorum_group_commit_commands", Help: "Commands in each log entry that this node proposed.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
+		}),
+		rotations: make.NewCounter(prometheus.CounterOpts{
+			Name: "keyquorum_rotations_total", Help: "Keys rotated at their tokens' expiry, by this node as the leader.",
+		}),
+		lag: make.NewHistogram(prometheus.HistogramOpts{
+			Name: "keyquorum_rotation_lag_seconds", Help: "Time between a key's earliest token expiry and its rotation.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
+		}),
+		deleted: make.NewCounter(prometheus.CounterOpts{
+			Name: "keyquorum_retiring_keys_deleted_total", Help: "Retiring keys deleted, by this node as the leader.",
+		}),
+		forgotten: make.NewCounter(prometheus.CounterOpts{
+			Name: "keyquorum_users_forgotten_total", Help: "Users forgotten for want of a live token, by this node as the leader.",
+		}),
+	}
+}
+
+func (m *metrics) batch(commands int) { m.batches.Observe(float64(commands)) }
+
+func (m *metrics) expired(e fsm.Expired) {
+	m.rotations.Add(float64(e.Rotated))
+	for _, lag := range e.Lag {
+		m.lag.Observe(lag.Seconds())
+	}
+	m.deleted.Add(float64(e.Deleted))
+	m.forgotten.Add(float64(e.Forgotten))
+}
+
+func (n *Node) lastContact() float64 {
+	if n.raft.State() == raft.Leader {
+		return 0
+	}
+	last := n.raft.LastContact()
+	if last.IsZero() {
+		return -1
+	}
+	return time.Since(last).Seconds()
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// offsets collects the voters' clock offsets, whoever votes at the time.
+type offsets struct {
+	node *Node
+	desc *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (o *offsets) Describe(ch chan<- *prometheus.Desc) { ch <- o.desc }
+
+// Collect implements prometheus.Collector.
+func (o *offsets) Collect(ch chan<- prometheus.Metric) {
+	for id, offset := range o.node.clock.Offsets() {
+		name := id
+		if m, ok := o.node.fsm.View().Member(id); ok {
+			name = m.Name
+		}
+		ch <- prometheus.MustNewConstMetric(o.desc, prometheus.GaugeValue, offset.Seconds(), name)
+	}
+}

@@ -1,0 +1,173 @@
+package node
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/node/clock"
+	"github.com/keyquorum/keyquorum/node/membership"
+	"github.com/keyquorum/keyquorum/node/propose"
+	"github.com/keyquorum/keyquorum/node/raftnet"
+	"github.com/keyquorum/keyquorum/node/tokens"
+	"github.com/keyquorum/keyquorum/rpc"
+)
+
+// Node is one member. Its methods are safe for concurrent use.
+type Node struct {
+	cfg  Config
+	self fsm.Member
+	log  *slog.Logger
+
+	fsm       *fsm.FSM
+	raft      *raft.Raft
+	transport *raftnet.Transport
+	peers     *peers
+	clock     *clock.Clock
+	proposer  *propose.Proposer
+	members   *membership.Manager
+	tokens    *tokens.Service
+	local     *localWriter
+	server    *http.Server
+	metrics   *metrics
+
+	// founding lets one Init finish before the next begins.
+	founding sync.Mutex
+	// leading is set while this node leads and its state holds all that earlier leaders acknowledged.
+	leading atomic.Bool
+	// removed is set once the cluster has said that it took this node out.
+	removed atomic.Bool
+	// draining is set once the node takes no more requests.
+	draining atomic.Bool
+	// halted gets the error that ends the node.
+	halted chan error
+}
+
+var _ rpc.Node = (*Node)(nil)
+
+// New makes a node over its stores and starts Raft on them. Run must follow.
+func New(cfg Config) (*Node, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("node config: %w", err)
+	}
+	cfg = cfg.withDefaults()
+	n := &Node{
+		cfg:    cfg,
+		log:    cfg.Logger.With("node", cfg.Name),
+		halted: make(chan error, 1),
+		self: fsm.Member{
+			ID: cfg.ID, Name: cfg.Name, Region: cfg.Region, Version: cfg.Version, Replica: cfg.Replica,
+			RPCAddress: cfg.RPCAddress, RaftAddress: cfg.RaftAddress, Format: fsm.Format,
+		},
+	}
+	n.fsm = fsm.New(fsm.Config{OnHalt: n.halt})
+	n.peers = newPeers(cfg.Dial, n.rpcAddress)
+	if err := n.startRaft(); err != nil {
+		n.peers.close()
+		return nil, err
+	}
+	n.furnish()
+	return n, nil
+}
+
+// furnish makes the rooms that work over Raft. None of them starts anything by itself.
+func (n *Node) furnish() {
+	n.metrics = newMetrics(n)
+	n.clock = clock.New(clock.Config{
+		Self: n.cfg.ID, Wall: n.cfg.Wall, Mono: n.cfg.Mono,
+		Voters: n.voters, Measure: n.peers.clock, Logger: n.log,
+	})
+	n.proposer = propose.New(propose.Config{
+		Raft: n.raft, Now: n.clock.Now, Format: n.format, Observe: n.metrics.batch,
+	})
+	n.members = membership.New(membership.Config{
+		Self: raft.ServerID(n.cfg.ID), Raft: n.raft, View: n.fsm.View,
+		Propose: n.proposer.Propose, Await: n.proposer.Await, Applied: n.peers.applied, WhoIs: n.peers.whoIs,
+		Origin: n.origin(), Stable: n.cfg.Timing.Stable, Logger: n.log,
+	})
+	n.tokens = tokens.New(tokens.Config{
+		Node: n.cfg.Name, View: n.fsm.View, Wait: n.fsm.Wait, Keyring: n.cfg.Keyring,
+		Propose: n.proposer.Propose, Now: n.clock.Now, Last: n.clock.Last, Leading: n.leading.Load,
+	})
+	n.local = &localWriter{node: n}
+	n.server = rpc.NewServer(rpc.NewHandler(rpc.Config{
+		Node: n, Logger: n.log, Registerer: n.cfg.Registry, Gatherer: n.cfg.Registry,
+	}))
+}
+
+// Name is what people call the node.
+func (n *Node) Name() string { return n.cfg.Name }
+
+// ID is the node's UUID.
+func (n *Node) ID() string { return n.cfg.ID }
+
+// View gives the node's state.
+func (n *Node) View() *fsm.View { return n.fsm.View() }
+
+// Leading tells whether the node leads, with all that earlier leaders acknowledged in its state.
+func (n *Node) Leading() bool { return n.leading.Load() }
+
+// origin is what the record says of changes that the node makes by itself.
+func (n *Node) origin() fsm.Origin { return fsm.Origin{Actor: "keyquorum", Node: n.cfg.Name} }
+
+// halt ends the node: its state, or the ground that it stands on, can no longer be trusted.
+func (n *Node) halt(err error) {
+	select {
+	case n.halted <- err:
+	default:
+	}
+}
+
+// format is the highest entry format that all members read.
+func (n *Node) format() int {
+	lowest := fsm.Format
+	for _, m := range n.fsm.View().Members() {
+		lowest = min(lowest, m.Format)
+	}
+	return lowest
+}
+
+// voters gives the ids of Raft's voters.
+func (n *Node) voters() []string {
+	var ids []string
+	for _, server := range n.servers() {
+		if server.Suffrage == raft.Voter {
+			ids = append(ids, string(server.ID))
+		}
+	}
+	return ids
+}
+
+// servers reads Raft's configuration. Its future is answered at once.
+func (n *Node) servers() []raft.Server {
+	future := n.raft.GetConfiguration()
+	if future.Error() != nil {
+		return nil
+	}
+	return future.Configuration().Servers
+}
+
+// rpcAddress finds a member's RPC address by its id.
+func (n *Node) rpcAddress(id string) (string, bool) {
+	m, ok := n.fsm.View().Member(id)
+	return m.RPCAddress, ok
+}
+
+// Ready says why the node cannot serve, or nil.
+func (n *Node) Ready() error {
+	if err := n.Live(); err != nil {
+		return err
+	}
+	return n.readiness()
+}
+
+// Live says why the process should be restarted, or nil.
+func (n *Node) Live() error { return n.fsm.Err() }
+
+// committed is how far Raft has come on this node.
+func (n *Node) committed() uint64 { return max(n.raft.CommitIndex(), n.raft.AppliedIndex()) }

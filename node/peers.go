@@ -1,0 +1,141 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/node/membership"
+	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
+	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1/peerv1connect"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1/keyquorumv1connect"
+)
+
+// peers asks other nodes.
+type peers struct {
+	http *http.Client
+	// address finds a member's RPC address by its id.
+	address func(id string) (string, bool)
+}
+
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// newPeers makes a client that speaks HTTP/2 without TLS to each peer, over one connection each.
+func newPeers(dial dialFunc, address func(string) (string, bool)) *peers {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	return &peers{address: address, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			if err != nil {
+				return nil, &dialError{err}
+			}
+			return conn, nil
+		},
+		Protocols:       protocols,
+		IdleConnTimeout: time.Minute,
+		HTTP2: &http.HTTP2Config{
+			// A peer that is cut off says nothing: ask whether it is there.
+			SendPingTimeout: 5 * time.Second,
+			PingTimeout:     2 * time.Second,
+		},
+	}}}
+}
+
+// dialError tells that a request was never sent.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string { return e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
+func (p *peers) close() { p.http.CloseIdleConnections() }
+
+func (p *peers) peer(address string) peerv1connect.PeerServiceClient {
+	return peerv1connect.NewPeerServiceClient(p.http, "http://"+address)
+}
+
+func (p *peers) cluster(address string) keyquorumv1connect.ClusterServiceClient {
+	return keyquorumv1connect.NewClusterServiceClient(p.http, "http://"+address)
+}
+
+// clock reads a node's wall clock.
+func (p *peers) clock(ctx context.Context, id string) (time.Time, error) {
+	address, ok := p.address(id)
+	if !ok {
+		return time.Time{}, fmt.Errorf("no address is known for node %s", id)
+	}
+	who, wall, err := p.readClock(ctx, address)
+	if err == nil && who != id {
+		err = fmt.Errorf("%s is node %s, not %s", address, who, id)
+	}
+	return wall, err
+}
+
+func (p *peers) readClock(ctx context.Context, address string) (id string, wall time.Time, err error) {
+	res, err := p.peer(address).Clock(ctx, connect.NewRequest(&peerv1.ClockRequest{}))
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	return res.Msg.GetNodeId(), time.Unix(0, res.Msg.GetWallNs()), nil
+}
+
+// whoIs asks a node for its id.
+func (p *peers) whoIs(ctx context.Context, address string) (string, error) {
+	id, _, err := p.readClock(ctx, address)
+	return id, err
+}
+
+// applied asks a node how far it has applied the log.
+func (p *peers) applied(ctx context.Context, address string) (uint64, error) {
+	res, err := p.status(ctx, address)
+	return res.GetAppliedIndex(), err
+}
+
+func (p *peers) status(ctx context.Context, address string) (*v1.StatusResponse, error) {
+	res, err := p.cluster(address).Status(ctx, connect.NewRequest(&v1.StatusRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	return res.Msg, nil
+}
+
+// forward has the leader carry out a write. The leader's own answer, refusals included, passes through. Where
+// there was none the outcome is open, unless the request was never sent. It is never sent twice.
+func (p *peers) forward(ctx context.Context, address string, req *peerv1.ForwardRequest) (*peerv1.ForwardResponse, error) {
+	res, err := p.peer(address).Forward(ctx, connect.NewRequest(req))
+	var unsent *dialError
+	switch {
+	case err == nil:
+		return res.Msg, nil
+	case connect.IsWireError(err):
+		return nil, err
+	case errors.As(err, &unsent):
+		return nil, fmt.Errorf("%w that can be reached (%w)", fault.ErrNoLeader, unsent)
+	default:
+		return nil, fmt.Errorf("%w: the leader at %s did not answer (%w)", fault.ErrOutcomeUnknown, address, err)
+	}
+}
+
+// join asks the node at an address to admit a member, and gives its answer.
+func (p *peers) join(ctx context.Context, address string, req *peerv1.JoinRequest) (*peerv1.JoinResponse, error) {
+	res, err := p.peer(address).Join(ctx, connect.NewRequest(req))
+	if err == nil {
+		return res.Msg, nil
+	}
+	if connect.IsWireError(err) {
+		switch connect.CodeOf(err) {
+		case connect.CodePermissionDenied:
+			return nil, fmt.Errorf("%w, says the node at %s", fault.ErrKeyring, address)
+		case connect.CodeNotFound:
+			return nil, membership.ErrRemoved
+		}
+	}
+	return nil, err
+}

@@ -1,0 +1,116 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/rpc"
+	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
+)
+
+// Local implements rpc.Peers.
+func (n *Node) Local() rpc.Writer { return n.local }
+
+// Clock implements rpc.Peers.
+func (n *Node) Clock(context.Context) (*peerv1.ClockResponse, error) {
+	return &peerv1.ClockResponse{WallNs: n.cfg.Wall().UnixNano(), NodeId: n.cfg.ID}, nil
+}
+
+// Join implements rpc.Peers, on the leader: it admits a node that shows that it holds the keyring, and shows it
+// the same.
+func (n *Node) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinResponse, error) {
+	member := rpc.MemberRecord(req.GetMember())
+	if err := n.cfg.Keyring.CheckProof(proofJoin, member.ID, req.GetKeyringProof()); err != nil {
+		return nil, err
+	}
+	if !n.leading.Load() {
+		return nil, fault.ErrNotLeader
+	}
+	view := n.fsm.View()
+	if !view.Founded() {
+		return nil, fault.ErrNotFounded
+	}
+	if id := req.GetClusterId(); id != "" && id != view.ClusterID() {
+		return nil, fault.Invalid("clusterId", fmt.Sprintf("this is cluster %s, not %s", view.ClusterID(), id))
+	}
+	if err := n.members.Admit(ctx, member, req.GetWasMember()); err != nil {
+		return nil, err
+	}
+	proof, err := n.cfg.Keyring.Prove(proofAdmit, member.ID)
+	if err != nil {
+		return nil, fmt.Errorf("prove the keyring: %w", err)
+	}
+	return &peerv1.JoinResponse{ClusterId: view.ClusterID(), KeyringProof: proof}, nil
+}
+
+// Leave implements rpc.Peers, on the leader.
+func (n *Node) Leave(ctx context.Context, req *peerv1.LeaveRequest) (*peerv1.LeaveResponse, error) {
+	if err := n.cfg.Keyring.CheckProof(proofLeave, req.GetNodeId(), req.GetKeyringProof()); err != nil {
+		return nil, err
+	}
+	if !n.leading.Load() {
+		return nil, fault.ErrNotLeader
+	}
+	origin := n.origin()
+	origin.Actor = req.GetNodeId()
+	if err := n.members.Remove(ctx, raft.ServerID(req.GetNodeId()), origin); err != nil {
+		return nil, err
+	}
+	return &peerv1.LeaveResponse{}, nil
+}
+
+// askToJoin asks the node at an address to admit this one, and checks that it was one of the cluster's. A leader
+// sees to its own record itself.
+func (n *Node) askToJoin(ctx context.Context, address string) error {
+	if address == n.cfg.RPCAddress {
+		if !n.leading.Load() {
+			return fault.ErrNotLeader
+		}
+		return n.members.Admit(ctx, n.self, true)
+	}
+	proof, err := n.cfg.Keyring.Prove(proofJoin, n.cfg.ID)
+	if err != nil {
+		return fmt.Errorf("prove the keyring: %w", err)
+	}
+	res, err := n.peers.join(ctx, address, &peerv1.JoinRequest{
+		ClusterId: n.fsm.View().ClusterID(), Member: rpc.MemberMessage(n.self), KeyringProof: proof,
+		// A node that has just started may not have applied its log yet, but Raft knows whom it was with.
+		WasMember: len(n.servers()) > 0,
+	})
+	if err != nil {
+		return err
+	}
+	return n.cfg.Keyring.CheckProof(proofAdmit, n.cfg.ID, res.GetKeyringProof())
+}
+
+// candidates gives the RPC addresses to ask for admission: the leader's first, then the other members', then
+// those that discovery found.
+func (n *Node) candidates() []string {
+	var addresses []string
+	seen := make(map[string]bool)
+	add := func(address string) {
+		if address != "" && !seen[address] {
+			seen[address] = true
+			addresses = append(addresses, address)
+		}
+	}
+	_, leader := n.raft.LeaderWithID()
+	if string(leader) == n.cfg.ID {
+		return []string{n.cfg.RPCAddress}
+	}
+	if address, ok := n.rpcAddress(string(leader)); ok {
+		add(address)
+	}
+	for _, m := range n.fsm.View().Members() {
+		if m.ID != n.cfg.ID {
+			add(m.RPCAddress)
+		}
+	}
+	for _, address := range n.cfg.Discovery.Peers() {
+		add(address)
+	}
+	return addresses
+}

@@ -1,0 +1,95 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/keyquorum/keyquorum/node/raftlog"
+	"github.com/keyquorum/keyquorum/node/raftnet"
+)
+
+// raftConfig is Raft's own.
+func (n *Node) raftConfig() *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(n.cfg.ID)
+	c.HeartbeatTimeout = n.cfg.Timing.Heartbeat
+	c.ElectionTimeout = n.cfg.Timing.Election
+	c.LeaderLeaseTimeout = n.cfg.Timing.Lease
+	c.CommitTimeout = n.cfg.Timing.Commit
+	c.SnapshotThreshold = n.cfg.SnapshotThreshold
+	c.TrailingLogs = n.cfg.TrailingLogs
+	c.ShutdownOnRemove = false // a removed node stays to say why it does not serve
+	c.NoLegacyTelemetry = true
+	c.Logger = RaftLogger(n.log)
+	return c
+}
+
+// RaftLogger brings Raft's log into ours, one level down: what it calls information is for those who look for a
+// fault.
+func RaftLogger(to *slog.Logger) hclog.Logger {
+	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Level: hclog.Off, Output: io.Discard})
+	l.RegisterSink(sink{to: to})
+	return l
+}
+
+type sink struct{ to *slog.Logger }
+
+// Accept implements hclog.SinkAdapter.
+func (s sink) Accept(name string, level hclog.Level, msg string, args ...any) {
+	at := slog.LevelDebug
+	switch level {
+	case hclog.Warn:
+		at = slog.LevelInfo
+	case hclog.Error:
+		at = slog.LevelWarn
+	}
+	ctx := context.Background()
+	if !s.to.Enabled(ctx, at) {
+		return
+	}
+	args = slices.Clone(args)
+	for i, arg := range args {
+		if f, ok := arg.(hclog.Format); ok && len(f) > 0 {
+			args[i] = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
+		}
+	}
+	s.to.With("from", name).Log(ctx, at, msg, args...)
+}
+
+// startRaft opens the transport and starts Raft over it and the stores.
+func (n *Node) startRaft() error {
+	transport, err := raftnet.NewTCP(raftnet.TCPConfig{
+		Listener: n.cfg.RaftListener, Dial: n.cfg.Dial, Advertise: n.cfg.RaftAddress,
+		Addresses: addresses{n}, Logger: RaftLogger(n.log),
+	})
+	if err != nil {
+		return fmt.Errorf("raft transport: %w", err)
+	}
+	r, err := raft.NewRaft(n.raftConfig(), n.fsm, raftlog.Wrap(n.cfg.Logs), n.cfg.Stable, n.cfg.Snapshots, transport)
+	if err != nil {
+		return errors.Join(fmt.Errorf("start raft: %w", err), transport.Close())
+	}
+	transport.BindRaft(r)
+	n.transport, n.raft = transport, r
+	return nil
+}
+
+// addresses finds members' Raft addresses in their records, which are newer than Raft's configuration where an
+// address has changed.
+type addresses struct{ node *Node }
+
+// ServerAddr implements raft.ServerAddressProvider.
+func (a addresses) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	m, ok := a.node.fsm.View().Member(string(id))
+	if !ok {
+		return "", fmt.Errorf("no record of member %s", id)
+	}
+	return raft.ServerAddress(m.RaftAddress), nil
+}

@@ -1,0 +1,149 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/node/membership"
+)
+
+// Run works until ctx ends, or something happens that the node must not outlive, which is then the error. On the
+// way out it takes no more requests, hands leadership over, finishes what is in flight, and joins all that it
+// started.
+func (n *Node) Run(ctx context.Context) error {
+	work, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	var rooms errgroup.Group
+	start := func(what string, run func(context.Context) error) {
+		rooms.Go(func() error {
+			if err := run(work); err != nil {
+				err = fmt.Errorf("%s: %w", what, err)
+				stop(err)
+				return err
+			}
+			return nil
+		})
+	}
+	start("clock", n.clock.Run)
+	start("leadership", n.watchLeadership)
+	start("own clock", n.watchOwnClock)
+	start("membership", n.join)
+	start("keyring", n.checkKeyring)
+
+	var log errgroup.Group // outlives the rooms: they propose until they are done
+	proposing, stopProposing := context.WithCancel(context.WithoutCancel(ctx))
+	log.Go(func() error { return n.proposer.Run(proposing) })
+	var front errgroup.Group
+	front.Go(func() error { return n.serve(stop) })
+
+	err := n.untilEnd(ctx, work)
+	n.drain()
+	stop(nil)
+	err = errors.Join(err, front.Wait(), rooms.Wait())
+	stopProposing()
+	return errors.Join(err, log.Wait(), n.close())
+}
+
+// untilEnd waits for what ends the node.
+func (n *Node) untilEnd(ctx, work context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-n.halted:
+		return err
+	case err := <-n.cfg.Halted:
+		return err
+	case <-work.Done():
+		return nil // the room that failed has the error
+	}
+}
+
+// serve answers requests until the server is shut down.
+func (n *Node) serve(stop context.CancelCauseFunc) error {
+	err := n.server.Serve(n.cfg.RPCListener)
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	err = fmt.Errorf("serve %s: %w", n.cfg.RPCAddress, err)
+	stop(err)
+	return err
+}
+
+// drain stops taking requests, hands leadership over, and finishes what is in flight.
+func (n *Node) drain() {
+	n.draining.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.Timing.Drain)
+	defer cancel()
+	if n.raft.State() == raft.Leader && len(n.voters()) > 1 && n.fsm.Err() == nil {
+		if err := n.handOver(ctx, nil); err != nil {
+			n.log.Warn("leadership could not be handed over; the others will elect a leader", "error", err)
+		}
+	}
+	if err := n.server.Shutdown(ctx); err != nil {
+		n.log.Warn("requests in flight were cut off", "error", err)
+		_ = n.server.Close()
+	}
+}
+
+// close ends Raft and what lies under it.
+func (n *Node) close() error {
+	err := n.raft.Shutdown().Error()
+	n.peers.close()
+	return errors.Join(err, n.transport.Close())
+}
+
+// checkKeyring ends a node that turns out not to hold the cluster's keyring.
+func (n *Node) checkKeyring(ctx context.Context) error {
+	view, err := n.fsm.Wait(ctx, isFounded)
+	if err != nil {
+		return nil //nolint:nilerr // the node ends before it belongs to a cluster
+	}
+	return n.cfg.Keyring.CheckProof(proofFound, view.ClusterID(), view.KeyringCheck())
+}
+
+// join keeps the node a member. A node that was removed stays up to say so.
+func (n *Node) join(ctx context.Context) error {
+	joiner := membership.NewJoiner(membership.JoinerConfig{
+		Self: n.self, View: n.fsm.View, Led: n.led, Candidates: n.candidates,
+		Found: n.cfg.Discovery.Changed(), Ask: n.askToJoin, Logger: n.log,
+	})
+	err := joiner.Run(ctx)
+	if errors.Is(err, membership.ErrRemoved) {
+		n.removed.Store(true)
+		n.log.Error("this node no longer serves", "error", err)
+		return nil
+	}
+	return err
+}
+
+// readiness is what Ready asks beyond Live.
+func (n *Node) readiness() error {
+	if n.draining.Load() {
+		return fault.ErrShuttingDown
+	}
+	if n.removed.Load() {
+		return membership.ErrRemoved
+	}
+	if !n.fsm.View().Founded() {
+		return fault.ErrNotFounded
+	}
+	if _, ever := n.clock.Last(); !ever {
+		return fault.ErrTimeUnknown
+	}
+	if !n.led() {
+		return fault.ErrNoLeader
+	}
+	return nil
+}
+
+// led tells whether the node knows a leader.
+func (n *Node) led() bool {
+	_, id := n.raft.LeaderWithID()
+	return id != ""
+}

@@ -1,0 +1,183 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/rpc"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+)
+
+// Verify implements rpc.Reader.
+func (n *Node) Verify(ctx context.Context, req *v1.VerifyRequest) (*v1.VerifyResponse, error) {
+	if err := n.reading(); err != nil {
+		return nil, err
+	}
+	return n.tokens.Verify(ctx, req)
+}
+
+// VerifyBatch implements rpc.Reader.
+func (n *Node) VerifyBatch(ctx context.Context, req *v1.VerifyBatchRequest) (*v1.VerifyBatchResponse, error) {
+	if err := n.reading(); err != nil {
+		return nil, err
+	}
+	return n.tokens.VerifyBatch(ctx, req)
+}
+
+// reading says why the node answers nothing from its memory, or nil. It goes on while it drains.
+func (n *Node) reading() error {
+	if n.removed.Load() {
+		return fmt.Errorf("%w: it was removed from its cluster", fault.ErrNotFounded)
+	}
+	return n.fsm.Err()
+}
+
+// Get implements rpc.Reader.
+func (n *Node) Get(ctx context.Context, req *v1.GetRequest) (*v1.GetResponse, error) {
+	return n.tokens.Get(ctx, req)
+}
+
+// List implements rpc.Reader.
+func (n *Node) List(ctx context.Context, req *v1.ListRequest) (*v1.ListResponse, error) {
+	return n.tokens.List(ctx, req)
+}
+
+// Status implements rpc.Reader.
+func (n *Node) Status(context.Context) (*v1.StatusResponse, error) {
+	view := n.fsm.View()
+	_, leader := n.raft.LeaderWithID()
+	servers := n.servers()
+	res := &v1.StatusResponse{
+		ClusterId:    view.ClusterID(),
+		Node:         memberMessage(n.self, servers, leader),
+		LeaderId:     string(leader),
+		Term:         n.raft.CurrentTerm(),
+		Revision:     view.Revision(),
+		AppliedIndex: n.raft.AppliedIndex(),
+		CommitIndex:  n.raft.CommitIndex(),
+		Clock:        n.clockMessage(),
+		Users:        uint64(view.UserCount()),
+		Keys:         uint64(view.KeyCount()),
+		Members:      memberMessages(view, servers, leader),
+		Ready:        true,
+	}
+	if err := n.Ready(); err != nil {
+		res.Ready, res.NotReadyBecause = false, err.Error()
+	}
+	return res, nil
+}
+
+func (n *Node) clockMessage() *v1.Clock {
+	c := &v1.Clock{}
+	if now, known := n.clock.Now(); known {
+		c.Known, c.Time = true, timestamppb.New(now)
+	}
+	if offset, known := n.clock.Offset(); known {
+		c.Offset = durationpb.New(offset)
+	}
+	return c
+}
+
+// Members implements rpc.Reader.
+func (n *Node) Members(context.Context) (*v1.MembersResponse, error) {
+	view := n.fsm.View()
+	_, leader := n.raft.LeaderWithID()
+	return &v1.MembersResponse{
+		Members: memberMessages(view, n.servers(), leader), LeaderId: string(leader), Revision: view.Revision(),
+	}, nil
+}
+
+func memberMessages(view *fsm.View, servers []raft.Server, leader raft.ServerID) []*v1.Member {
+	var messages []*v1.Member
+	for _, m := range view.Members() {
+		messages = append(messages, memberMessage(m, servers, leader))
+	}
+	return messages
+}
+
+// memberMessage joins a member's record with what Raft's configuration says of it.
+func memberMessage(m fsm.Member, servers []raft.Server, leader raft.ServerID) *v1.Member {
+	msg := rpc.MemberMessage(m)
+	msg.Role = v1.Member_ABSENT
+	for _, s := range servers {
+		switch {
+		case string(s.ID) != m.ID:
+		case s.Suffrage == raft.Voter:
+			msg.Role = v1.Member_VOTER
+		default:
+			msg.Role = v1.Member_NON_VOTER
+		}
+	}
+	msg.Leader = string(leader) == m.ID
+	return msg
+}
+
+// GetSettings implements rpc.Reader.
+func (n *Node) GetSettings(context.Context) (*v1.GetSettingsResponse, error) {
+	view := n.fsm.View()
+	if !view.Founded() {
+		return nil, fault.ErrNotFounded
+	}
+	return &v1.GetSettingsResponse{Settings: rpc.SettingsMessage(view.Settings())}, nil
+}
+
+// find gives the one member that an id or a name means.
+func (n *Node) find(idOrName string) (fsm.Member, error) {
+	var found []fsm.Member
+	for _, m := range n.fsm.View().Members() {
+		if m.ID == idOrName {
+			return m, nil
+		}
+		if m.Name == idOrName {
+			found = append(found, m)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return fsm.Member{}, fmt.Errorf("%w: %q", fault.ErrNoSuchMember, idOrName)
+	case 1:
+		return found[0], nil
+	default:
+		return fsm.Member{}, fault.Invalid("node", fmt.Sprintf("%d members are called %q: give the node id", len(found), idOrName))
+	}
+}
+
+// successor finds the voter to hand leadership to; nil for any.
+func (n *Node) successor(idOrName string) (*raft.Server, error) {
+	if idOrName == "" {
+		return nil, nil //nolint:nilnil // any voter will do
+	}
+	member, err := n.find(idOrName)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range n.servers() {
+		if string(s.ID) == member.ID && s.Suffrage == raft.Voter {
+			return &s, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %s", fault.ErrNotVoter, member.Name)
+}
+
+// awaitLeader gives the id of the leader once one other than this node is known; empty if ctx ends first.
+func (n *Node) awaitLeader(ctx context.Context) string {
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		if _, id := n.raft.LeaderWithID(); id != "" {
+			return string(id)
+		}
+		select {
+		case <-ctx.Done():
+			return ""
+		case <-poll.C:
+		}
+	}
+}
