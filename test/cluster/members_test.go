@@ -1,0 +1,204 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/internal/seal"
+	"github.com/keyquorum/keyquorum/node"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+	"github.com/keyquorum/keyquorum/test/cluster"
+)
+
+// role gives what the leader says that a member is.
+func role(t *testing.T, c *cluster.Cluster, id string) v1.Member_Role {
+	t.Helper()
+	res, err := c.Leader().Node.Members(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range res.GetMembers() {
+		if m.GetNodeId() == id {
+			return m.GetRole()
+		}
+	}
+	return v1.Member_ABSENT
+}
+
+func TestAClusterGrowsToTheWantedNumberOfVoters(t *testing.T) {
+	in(t, func(t *testing.T) {
+		three := uint32(3)
+		c := cluster.New(t, 1, cluster.Options{Settings: &v1.Settings{WantedVoters: &three}})
+		second := c.Add()
+		c.Await("the second to be a member", func() bool { return second.Ready() == nil })
+		time.Sleep(10 * time.Second)
+		if got := role(t, c, second.UUID); got != v1.Member_NON_VOTER {
+			t.Errorf("the second of two is %v; two voters survive no more failures than one", got)
+		}
+		third, fourth := c.Add(), c.Add()
+		c.AwaitSettled()
+		time.Sleep(10 * time.Second)
+		voters := 0
+		for _, m := range []*cluster.Member{second, third, fourth} {
+			if role(t, c, m.UUID) == v1.Member_VOTER {
+				voters++
+			}
+		}
+		if voters != 2 {
+			t.Errorf("%d of the three that joined vote; want 2", voters)
+		}
+	})
+}
+
+func TestAReplicaNeverVotes(t *testing.T) {
+	in(t, func(t *testing.T) {
+		started := 0
+		c := cluster.New(t, 3, cluster.Options{Config: func(cfg *node.Config) {
+			if started++; started > 3 {
+				cfg.Replica = true
+			}
+		}})
+		for _, replica := range []*cluster.Member{c.Add(), c.Add()} {
+			c.Await("the replica to be a member", func() bool { return replica.Ready() == nil })
+			time.Sleep(10 * time.Second)
+			if got := role(t, c, replica.UUID); got != v1.Member_NON_VOTER {
+				t.Errorf("the replica is %v", got)
+			}
+			if got := replica.MustVerify(t, c.Leader().MustIssue(t, "ada", time.Minute)); got != valid {
+				t.Errorf("a token at the replica: %v", got)
+			}
+		}
+	})
+}
+
+func TestInitFoundsOnceOnly(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		for _, m := range c.Members() {
+			res, err := m.Init(t.Context(), cluster.Caller, &v1.InitRequest{})
+			if err != nil || !res.GetAlreadyFounded() || res.GetClusterId() != m.View().ClusterID() {
+				t.Errorf("init at %s of a founded cluster: %v, %v", m.Host, res, err)
+			}
+		}
+	})
+}
+
+func TestANodeBesideAClusterDoesNotFoundAnother(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		victim := c.Follower()
+		c.Kill(victim)
+		c.Empty(victim)
+		c.Start(victim)
+		res, err := victim.Init(t.Context(), cluster.Caller, &v1.InitRequest{})
+		if err == nil && res.GetClusterId() != c.Leader().View().ClusterID() {
+			t.Error("an emptied node founded a second cluster")
+		}
+	})
+}
+
+func TestAnEmptiedNodeComesBackAsANewMember(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		token := c.Leader().MustIssue(t, "ada", time.Hour)
+		victim := c.Follower()
+		old := victim.UUID
+		c.Kill(victim)
+		c.Empty(victim)
+		c.Restart(victim)
+		c.Await("the emptied node to be admitted", func() bool { return victim.Ready() == nil })
+		if got := victim.MustVerify(t, token); got != valid {
+			t.Errorf("the new member: %v", got)
+		}
+		if got := role(t, c, old); got != v1.Member_ABSENT {
+			t.Errorf("the old identity is still %v", got)
+		}
+		c.AwaitSettled()
+		if got := role(t, c, victim.UUID); got != v1.Member_VOTER {
+			t.Errorf("the new member is %v", got)
+		}
+	})
+}
+
+func TestARemovedMemberDoesNotComeBack(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		victim := c.Follower()
+		if _, err := c.Leader().Remove(t.Context(), cluster.Caller, &v1.RemoveRequest{Node: victim.Host}); err != nil {
+			t.Fatal(err)
+		}
+		c.Kill(victim)
+		c.Restart(victim)
+		c.Await("the removed node to learn it", func() bool { return errors.Is(victim.Ready(), fault.ErrNoSuchMember) })
+		if got := role(t, c, victim.UUID); got != v1.Member_ABSENT {
+			t.Errorf("the removed node is %v", got)
+		}
+		if _, err := victim.Verify(t.Context(), "token"); err == nil {
+			t.Error("a removed node judges tokens")
+		}
+	})
+}
+
+func TestTheLastVoterStays(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 1, cluster.Options{})
+		if _, err := c.Leader().Remove(t.Context(), cluster.Caller, &v1.RemoveRequest{Node: "n1"}); !errors.Is(err, fault.ErrLastVoter) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestALeaderThatResignsIsGoneForGood(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		old := c.Leader()
+		ctx, cancel := context.WithTimeout(t.Context(), cluster.Patience)
+		defer cancel()
+		c.Await("the leader to resign", func() bool { return old.Resign(ctx) == nil })
+		c.Kill(old)
+		if got := role(t, c, old.UUID); got != v1.Member_ABSENT {
+			t.Errorf("the node that resigned is %v", got)
+		}
+		c.Leader().MustIssue(t, "ada", time.Minute)
+	})
+}
+
+func TestANodeWithAnotherKeyringStops(t *testing.T) {
+	in(t, func(t *testing.T) {
+		other, err := seal.NewKeyring()
+		if err != nil {
+			t.Fatal(err)
+		}
+		started := 0
+		c := cluster.New(t, 3, cluster.Options{Config: func(cfg *node.Config) {
+			if started++; started == 4 {
+				cfg.Keyring = other
+			}
+		}})
+		stranger := c.Add()
+		if err := stranger.Ended(); !errors.Is(err, fault.ErrKeyring) {
+			t.Errorf("it ended with %v", err)
+		}
+		if got := role(t, c, stranger.UUID); got != v1.Member_ABSENT {
+			t.Errorf("it was admitted as %v", got)
+		}
+	})
+}
+
+func TestLeadershipGoesWhereItIsAskedTo(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		to := c.Follower()
+		res, err := to.TransferLeadership(t.Context(), cluster.Caller, &v1.TransferLeadershipRequest{Node: to.Host})
+		if err != nil || res.GetLeaderId() != to.UUID {
+			t.Fatalf("%v, %v; want leader %s", res, err, to.UUID)
+		}
+		c.Await("it to lead", to.Leading)
+		if _, err := to.TransferLeadership(t.Context(), cluster.Caller, &v1.TransferLeadershipRequest{Node: "nobody"}); !errors.Is(err, fault.ErrNoSuchMember) {
+			t.Errorf("to nobody: %v", err)
+		}
+	})
+}
