@@ -3,7 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
-	"time"
+	"strings"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -86,7 +86,7 @@ func wireError(err error) *connect.Error {
 
 func ofSentinel(err error, code connect.Code, field string) *connect.Error {
 	if field != "" {
-		return ofInvalid(&fault.InvalidError{Field: field, Reason: err.Error()})
+		return ofField(code, field, err.Error())
 	}
 	out := connect.NewError(code, err)
 	if code == connect.CodeUnknown {
@@ -100,22 +100,30 @@ func ofRefusal(r *fsm.Refusal) *connect.Error {
 	if !ok {
 		return connect.NewError(connect.CodeInternal, errInternal)
 	}
-	out := connect.NewError(code, r)
-	if r.Field != "" {
-		addDetail(out, &v1.FieldViolation{Field: r.Field, Description: r.Message})
-	}
+	out := ofField(code, r.Field, r.Message)
 	if !r.RetryAt.IsZero() {
-		addDetail(out, &v1.RetryAt{Time: timestamppb.New(r.RetryAt.Round(time.Millisecond))})
+		addDetail(out, &v1.RetryAt{Time: timestamppb.New(r.RetryAt)})
 	}
 	return out
 }
 
 func ofInvalid(e *fault.InvalidError) *connect.Error {
-	if e.Field == "" {
-		return connect.NewError(connect.CodeInvalidArgument, errors.New(e.Reason))
+	return ofField(connect.CodeInvalidArgument, e.Field, e.Reason)
+}
+
+// maxField is the longest path to a field that an error tells: names of claims are the caller's, and can be long.
+const maxField = 200
+
+// ofField makes an error that names a field, where there is one, before all else.
+func ofField(code connect.Code, field, reason string) *connect.Error {
+	if field == "" {
+		return connect.NewError(code, errors.New(reason))
 	}
-	out := connect.NewError(connect.CodeInvalidArgument, e)
-	addDetail(out, &v1.FieldViolation{Field: e.Field, Description: e.Reason})
+	if len(field) > maxField {
+		field = strings.ToValidUTF8(field[:maxField], "") + "…"
+	}
+	out := connect.NewError(code, errors.New(field+": "+reason))
+	addDetail(out, &v1.FieldViolation{Field: field, Description: reason})
 	return out
 }
 

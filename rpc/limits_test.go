@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -87,6 +88,20 @@ func TestAnEndlessBodyIsCut(t *testing.T) {
 	}
 }
 
+// A body that announces too much is not even read.
+func TestABodyThatAnnouncesTooMuchIsNotRead(t *testing.T) {
+	h := rpc.NewHandler(rpc.Config{Node: &fakeNode{}, Logger: quiet()})
+	body := &io.LimitedReader{R: zeros{}, N: 64<<10 + 1}
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, issue, body)
+	req.Header.Set("Content-Type", "application/json")
+	req.ContentLength = body.N
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, req)
+	if w.Code != http.StatusTooManyRequests || body.N != 64<<10+1 {
+		t.Errorf("got %d, %d bytes left", w.Code, body.N)
+	}
+}
+
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {
@@ -101,7 +116,7 @@ func TestCompressedRequestsAreRefused(t *testing.T) {
 	s := serve(t, nil)
 	var bomb bytes.Buffer
 	z := gzip.NewWriter(&bomb)
-	_, _ = z.Write(make([]byte, 64<<20))
+	_, _ = z.Write(make([]byte, 4<<20))
 	_ = z.Close()
 	got := s.send(t, http.MethodPost, verifyBatch, &bomb, "Content-Encoding: gzip")
 	if f := got.failure(t); f.Code != "unimplemented" || f.detail(t, "RequestInfo") == nil || !strings.Contains(f.Message, "uncompressed") {

@@ -13,11 +13,14 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/rpc"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1/keyquorumv1connect"
+	"github.com/keyquorum/keyquorum/rpc/jsoncodec"
 )
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -283,6 +286,50 @@ func TestConfigTellsAllItsFaults(t *testing.T) {
 	err := rpc.Config{MaxTimeout: -1}.Validate()
 	if err == nil || !strings.Contains(err.Error(), "Node") || !strings.Contains(err.Error(), "MaxTimeout") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What the service adds to an empty RPC of connect's, without the network.
+func BenchmarkHandler(b *testing.B) {
+	node := &fakeNode{verdict: &v1.VerifyResponse{Valid: true, Subject: "ada", KeyId: strings.Repeat("k", 22)}}
+	bare := connect.NewUnaryHandler(verify,
+		func(context.Context, *connect.Request[v1.VerifyRequest]) (*connect.Response[v1.VerifyResponse], error) {
+			return connect.NewResponse(node.verdict), nil
+		})
+	full := rpc.NewHandler(rpc.Config{
+		Node: node, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.NewJSONHandler(io.Discard, nil)),
+	})
+	request := &v1.VerifyRequest{Token: strings.Repeat("x", 400)}
+	binary, err := proto.Marshal(request)
+	if err != nil {
+		b.Fatal(err)
+	}
+	text, err := jsoncodec.Append(nil, request)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, contentType string
+		handler           http.Handler
+		body              []byte
+	}{
+		{"bare, proto", "application/proto", bare, binary},
+		{"verify, proto", "application/proto", full, binary},
+		{"bare, json", "application/json", bare, text},
+		{"verify, json", "application/json", full, text},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				req := httptest.NewRequestWithContext(b.Context(), http.MethodPost, verify, bytes.NewReader(c.body))
+				req.Header.Set("Content-Type", c.contentType)
+				w := httptest.NewRecorder()
+				if c.handler.ServeHTTP(w, req); w.Code != http.StatusOK {
+					b.Fatal(w.Code, w.Body)
+				}
+				node.asked = node.asked[:0]
+			}
+		})
 	}
 }
 

@@ -6,7 +6,7 @@ import (
 )
 
 // NewServer gives a server for h, with HTTP/1.1 and HTTP/2, with or without TLS, on one port, and with bounds on what a
-// slow or greedy caller can hold. Its owner calls Serve (or sets TLSConfig and calls ServeTLS), and Shutdown or Close.
+// slow or greedy caller can hold. Where Config.MaxTimeout is more than half a minute, WriteTimeout has to follow. Its owner calls Serve (or sets TLSConfig and calls ServeTLS), and Shutdown or Close.
 func NewServer(h http.Handler) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -17,7 +17,7 @@ func NewServer(h http.Handler) *http.Server {
 		Protocols:         protocols,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
-		// Longer than any request may take. A stream that is to last sets its own by http.ResponseController.
+		// Longer than a request may take by default. A stream that is to last sets its own by http.ResponseController.
 		WriteTimeout:   2 * DefaultMaxTimeout,
 		IdleTimeout:    2 * time.Minute,
 		MaxHeaderBytes: 16 << 10,

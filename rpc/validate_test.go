@@ -182,6 +182,25 @@ func TestABinaryRequestCannotFakeAFault(t *testing.T) {
 	}
 }
 
+func TestALifetimeBeyondAllReckoningIsCalledTooLong(t *testing.T) {
+	s := serve(t, nil)
+	if f := s.post(t, issue, `{"subject":"ada","ttl":"315576000000s"}`).failure(t); f.Message != "ttl: is too long to be reckoned with" {
+		t.Errorf("got %+v", f)
+	}
+}
+
+// Names of claims are the caller's: an error tells as much of them as fits.
+func TestALongPathIsCut(t *testing.T) {
+	s := serve(t, nil)
+	name := strings.Repeat("ä", 20000)
+	got := s.post(t, issue, `{"subject":"ada","claims":{"`+name+`":9007199254740993}}`)
+	f := got.failure(t)
+	field, _ := f.detail(t, "FieldViolation")["field"].(string)
+	if f.Code != "invalid_argument" || !strings.HasPrefix(field, "claims") || len(f.Message) > 500 || !strings.HasPrefix(f.Message, field) {
+		t.Errorf("got %d %.600s", got.status, got.body)
+	}
+}
+
 func TestAnErrorOfAPeerThatIsNoConnectErrorStaysInternal(t *testing.T) {
 	s := serve(t, nil)
 	s.node.fail = fmt.Errorf("dial: %w", errors.New("refused"))
