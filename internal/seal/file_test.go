@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -114,6 +116,28 @@ func TestInitNeverOverwrites(t *testing.T) {
 	if err := seal.Init(filepath.Join(t.TempDir(), "no", "such")); err == nil {
 		t.Error("Init in a directory that is not there succeeded")
 	}
+}
+
+func TestOneOfManyInitsWins(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keyring")
+	var wg sync.WaitGroup
+	var made atomic.Int32
+	for range 16 {
+		wg.Go(func() {
+			switch err := seal.Init(path); {
+			case err == nil:
+				made.Add(1)
+			case !errors.Is(err, fs.ErrExist):
+				t.Errorf("a later Init: %v, want one that wraps fs.ErrExist", err)
+			}
+		})
+	}
+	wg.Wait()
+	if made.Load() != 1 {
+		t.Errorf("%d of the calls made the keyring", made.Load())
+	}
+	load(t, seal.File(path))
+	assertAlone(t, path)
 }
 
 func TestFileOpenToOthersIsRefused(t *testing.T) {
