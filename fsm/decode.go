@@ -219,8 +219,7 @@ func (d *decoder) mode(m logpb.Mode) Mode {
 }
 
 func (d *decoder) duration(ms int64) time.Duration {
-	const most = math.MaxInt64 / int64(time.Millisecond)
-	if ms < -most || ms > most {
+	if ms < -maxMillis || ms > maxMillis {
 		d.fail("a duration of %d ms is out of range", ms)
 	}
 	return time.Duration(ms) * time.Millisecond

@@ -26,6 +26,10 @@ func EncodeEntry(e Entry) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What no one can decode would halt every node.
+	if _, err := entryOf(m); err != nil {
+		return nil, fmt.Errorf("encode entry: %w", err)
+	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode entry: %w", err)
@@ -206,6 +210,9 @@ func (e *encoder) count(n int) uint32 {
 	return uint32(n)
 }
 
+// maxMillis is the longest time.Duration.
+const maxMillis = math.MaxInt64 / int64(time.Millisecond)
+
 // roundUp gives whole milliseconds, away from zero, so that no lifetime becomes the one that means the default.
 func roundUp(d time.Duration) int64 {
 	ms := d.Milliseconds()
@@ -215,5 +222,5 @@ func roundUp(d time.Duration) int64 {
 	case rest < 0:
 		ms--
 	}
-	return ms
+	return max(-maxMillis, min(ms, maxMillis))
 }

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"bytes"
 	"errors"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -76,7 +77,7 @@ func readKey(w *wire, field protowire.Number) Key {
 	inner := wire{b: w.bytes(field)}
 	id := wire{b: inner.bytes(1)}
 	k := Key{ID: KeyID{Revision: uint64(id.int(1)), Random: id.fixed64(2)}}
-	k.Sealed = append(make([]byte, 0, len(inner.b)), inner.bytes(2)...)
+	k.Sealed = bytes.Clone(inner.bytes(2))
 	k.Created, k.Earliest, k.Latest = inner.int(3), inner.int(4), inner.int(5)
 	if id.end() != nil || inner.end() != nil {
 		w.bad = true
