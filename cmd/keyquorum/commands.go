@@ -27,6 +27,8 @@ type command struct {
 
 // commands are all of them, in the order of help.
 var commands = []command{
+	{"demo", groupOther, "See the whole story, on three nodes in this process.", func() any { return &demoCommand{} }},
+	{"dev", groupOther, "Run one node in memory, to try things out.", func() any { return &devCommand{} }},
 	{"issue", groupTokens, "Issue a token for a user who has been authenticated.", func() any { return &issueCommand{} }},
 	{"verify", groupTokens, "Judge a token: valid, or not and why.", func() any { return &verifyCommand{} }},
 	{"rotate", groupKeys, "Make a user a new key; tokens of the old one run out.", func() any { return &rotateCommand{} }},
