@@ -32,9 +32,11 @@ func usagef(format string, args ...any) error {
 	return &usageError{[]string{fmt.Sprintf(format, args...)}}
 }
 
-// unsettled are the failures that leave the caller without a definite answer.
+// unsettled are the failures that leave the caller without a definite answer. A script that takes 1 for "not valid"
+// must not be told so by a node that broke, or by an address that is none of the cluster's.
 var unsettled = []error{
 	client.ErrUnavailable, client.ErrDeadlineExceeded, client.ErrOutcomeUnknown, client.ErrCanceled,
+	client.ErrUnimplemented, client.ErrInternal,
 }
 
 func exitCode(err error) int {
@@ -122,6 +124,8 @@ func advice(e *client.Error) string {
 		return "see what became of it with \"keyquorum keys get\", then decide"
 	case client.ErrConflict:
 		return "another change came first: see \"keyquorum keys get\""
+	case client.ErrInternal:
+		return "the node's log says more under the request's id; another node may do better: --addr"
 	case client.ErrUnimplemented:
 		return "see that --addr names a Keyquorum node, of this version or a later one"
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,7 +33,7 @@ func TestExitCodesTellRefusalFromSilence(t *testing.T) {
 			[]string{"limit reached: 64 retiring keys", "retry at  2026-11-01T12:00:00Z"}},
 		{"role", refusal(connect.CodePermissionDenied, "issuers only"), 1, []string{"permission denied"}},
 		{"stranger", refusal(connect.CodeUnauthenticated, "who are you"), 1, []string{"unauthenticated"}},
-		{"old node", refusal(connect.CodeUnimplemented, "unknown call"), 1, []string{"--addr names a Keyquorum node"}},
+		{"old node", refusal(connect.CodeUnimplemented, "unknown call"), 3, []string{"--addr names a Keyquorum node"}},
 		{"no leader", refusal(connect.CodeUnavailable, "the cluster has no leader"), 3, []string{"unavailable: the cluster has no leader", "try again"}},
 		{"open", refusal(connect.CodeUnknown, "leadership was lost", &v1.OutcomeUnknown{}), 3, []string{"outcome unknown", "keys get"}},
 		{"panic", refusal(connect.CodeInternal, "an internal error"), 3, []string{"outcome unknown: an internal error"}},
@@ -47,6 +49,12 @@ func TestExitCodesTellRefusalFromSilence(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAnAddressThatIsNoNodeSettlesNothing(t *testing.T) {
+	stranger := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(stranger.Close)
+	wants(t, at(t, stranger.URL).must(3, "verify", "token").errors, "see that --addr names a Keyquorum node")
 }
 
 func TestUnreachableNodesAreAllNamed(t *testing.T) {
@@ -212,13 +220,16 @@ func TestColourIsForTerminalsThatWantIt(t *testing.T) {
 func TestEveryFailureHasItsExitCode(t *testing.T) {
 	for _, refused := range []error{
 		client.ErrInvalidArgument, client.ErrNotFound, client.ErrConflict, client.ErrResourceExhausted, client.ErrFailedPrecondition,
-		client.ErrUnauthenticated, client.ErrPermissionDenied, client.ErrUnimplemented, client.ErrInternal, errInvalidToken,
+		client.ErrUnauthenticated, client.ErrPermissionDenied, errInvalidToken,
 	} {
 		if exitCode(refused) != 1 {
 			t.Errorf("%v: %d", refused, exitCode(refused))
 		}
 	}
-	for _, silent := range []error{client.ErrUnavailable, client.ErrDeadlineExceeded, client.ErrOutcomeUnknown, client.ErrCanceled} {
+	for _, silent := range []error{
+		client.ErrUnavailable, client.ErrDeadlineExceeded, client.ErrOutcomeUnknown, client.ErrCanceled, client.ErrUnimplemented,
+		client.ErrInternal,
+	} {
 		if exitCode(silent) != 3 {
 			t.Errorf("%v: %d", silent, exitCode(silent))
 		}

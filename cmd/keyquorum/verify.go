@@ -96,7 +96,7 @@ var reasons = map[v1.VerifyResponse_Reason]string{
 	v1.VerifyResponse_SIGNATURE_INVALID: "not signed with the key it names",
 	v1.VerifyResponse_NOT_YET_VALID:     "its time has not come yet",
 	v1.VerifyResponse_ISSUER_MISMATCH:   "another cluster's",
-	v1.VerifyResponse_AUDIENCE_MISMATCH: "for someone else than --audience says",
+	v1.VerifyResponse_AUDIENCE_MISMATCH: "its audience and --audience do not agree",
 }
 
 func claimsText(res *v1.VerifyResponse) (string, error) {
