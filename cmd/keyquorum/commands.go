@@ -10,6 +10,7 @@ const description = "One signing key per user, on a Raft cluster: issues tokens,
 
 // Groups of commands in help.
 const (
+	groupTry     = "try"
 	groupTokens  = "tokens"
 	groupKeys    = "keys"
 	groupCluster = "cluster"
@@ -27,8 +28,8 @@ type command struct {
 
 // commands are all of them, in the order of help.
 var commands = []command{
-	{"demo", groupOther, "See the whole story, on three nodes in this process.", func() any { return &demoCommand{} }},
-	{"dev", groupOther, "Run one node in memory, to try things out.", func() any { return &devCommand{} }},
+	{"demo", groupTry, "See the whole story, on three nodes in this process.", func() any { return &demoCommand{} }},
+	{"dev", groupTry, "Run one node in memory, to try things out.", func() any { return &devCommand{} }},
 	{"issue", groupTokens, "Issue a token for a user who has been authenticated.", func() any { return &issueCommand{} }},
 	{"verify", groupTokens, "Judge a token: valid, or not and why.", func() any { return &verifyCommand{} }},
 	{"rotate", groupKeys, "Make a user a new key; tokens of the old one run out.", func() any { return &rotateCommand{} }},
@@ -56,6 +57,7 @@ func newApp(r *root, settings *settings, s *session) *kong.Kong {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
 		kong.ValueFormatter(describeValue),
 		kong.ExplicitGroups([]kong.Group{
+			{Key: groupTry, Title: "Try it:"},
 			{Key: groupTokens, Title: "Tokens:"},
 			{Key: groupKeys, Title: "Keys:"},
 			{Key: groupCluster, Title: "Cluster:"},
