@@ -8,6 +8,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,19 +46,21 @@ type Cluster struct {
 	opts    Options
 	Net     *memnet.Net
 	Keyring *seal.Keyring
-	members []*Member
 	log     *slog.Logger
+
+	mu      sync.Mutex
+	members []*Member
 }
 
 // Member is a node and what outlives its process: identity and stores.
 type Member struct {
-	*node.Node
 	Host      string
 	UUID      string
 	Logs      *raft.InmemStore
 	Snapshots *raft.InmemSnapshotStore
 
 	cluster *Cluster
+	node    atomic.Pointer[node.Node]
 	stop    context.CancelFunc
 	done    chan error
 }
@@ -77,18 +82,30 @@ func New(t testing.TB, n int, opts Options) *Cluster {
 		c.Add()
 	}
 	if !opts.Unfounded {
-		c.Found(c.members[0])
+		c.Found(c.Members()[0])
 		c.AwaitSettled()
 	}
 	return c
 }
+
+// Node gives the node that runs, or ran last.
+func (m *Member) Node() *node.Node { return m.node.Load() }
+
+// Leading tells whether the member leads.
+func (m *Member) Leading() bool { return m.Node().Leading() }
+
+// View gives the member's state.
+func (m *Member) View() *fsm.View { return m.Node().View() }
+
+// Ready says why the member cannot serve, or nil.
+func (m *Member) Ready() error { return m.Node().Ready() }
 
 // Found founds the cluster at m.
 func (c *Cluster) Found(m *Member) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	if _, err := m.Init(ctx, rpc.Caller{Actor: "test"}, &v1.InitRequest{Settings: c.opts.Settings}); err != nil {
+	if _, err := m.Node().Init(ctx, rpc.Caller{Actor: "test"}, &v1.InitRequest{Settings: c.opts.Settings}); err != nil {
 		c.t.Fatalf("found the cluster: %v", err)
 	}
 }
@@ -96,8 +113,10 @@ func (c *Cluster) Found(m *Member) {
 // Add starts one more member, with nothing in its stores.
 func (c *Cluster) Add() *Member {
 	c.t.Helper()
-	m := &Member{cluster: c, Host: fmt.Sprintf("n%d", len(c.members)+1)}
+	m := &Member{cluster: c, Host: fmt.Sprintf("n%d", len(c.Members())+1)}
+	c.mu.Lock()
 	c.members = append(c.members, m)
+	c.mu.Unlock()
 	c.Empty(m)
 	c.Start(m)
 	return m
@@ -117,8 +136,12 @@ func (c *Cluster) Start(m *Member) {
 		c.t.Fatalf("start %s: %v", m.Host, err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	m.Node, m.stop, m.done = n, stop, make(chan error, 1)
-	go func() { m.done <- n.Run(ctx) }()
+	m.node.Store(n)
+	c.mu.Lock()
+	m.stop, m.done = stop, make(chan error, 1)
+	c.mu.Unlock()
+	done := m.done
+	go func() { done <- n.Run(ctx) }()
 }
 
 func (c *Cluster) config(m *Member) node.Config {
@@ -155,7 +178,7 @@ type discovery struct {
 
 func (d discovery) Peers() []string {
 	var addresses []string
-	for _, m := range d.c.members {
+	for _, m := range d.c.Members() {
 		if m != d.self {
 			addresses = append(addresses, m.Host+":7400")
 		}
@@ -166,10 +189,16 @@ func (d discovery) Peers() []string {
 func (d discovery) Changed() <-chan struct{} { return nil }
 
 // Members gives all members, running or not, in the order in which they were added.
-func (c *Cluster) Members() []*Member { return c.members }
+func (c *Cluster) Members() []*Member {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.members)
+}
 
 // Running gives the members that run.
 func (c *Cluster) Running() []*Member {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var running []*Member
 	for _, m := range c.members {
 		if m.stop != nil {
@@ -225,11 +254,14 @@ func (c *Cluster) Shutdown(m *Member) {
 }
 
 func (c *Cluster) end(m *Member) error {
-	if m.stop == nil {
+	c.mu.Lock()
+	stop := m.stop
+	m.stop = nil
+	c.mu.Unlock()
+	if stop == nil {
 		return nil
 	}
-	m.stop()
-	m.stop = nil
+	stop()
 	return <-m.done
 }
 
@@ -259,8 +291,8 @@ func (c *Cluster) Partition(side ...*Member) {
 	for _, m := range side {
 		in[m] = true
 	}
-	for _, a := range c.members {
-		for _, b := range c.members {
+	for _, a := range c.Members() {
+		for _, b := range c.Members() {
 			if in[a] && !in[b] {
 				c.Net.Cut(a.Host, b.Host)
 			}
@@ -316,7 +348,7 @@ func (c *Cluster) agreed() bool {
 }
 
 func (c *Cluster) voters() (n int) {
-	members, err := c.Leader().Node.Members(context.Background())
+	members, err := c.Leader().Node().Members(context.Background())
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -331,7 +363,7 @@ func (c *Cluster) voters() (n int) {
 func oddUpTo(n int) int { return n - 1 + n%2 }
 
 func (c *Cluster) stopAll() {
-	for _, m := range c.members {
+	for _, m := range c.Members() {
 		_ = c.end(m)
 	}
 }

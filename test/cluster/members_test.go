@@ -16,7 +16,7 @@ import (
 // role gives what the leader says that a member is.
 func role(t *testing.T, c *cluster.Cluster, id string) v1.Member_Role {
 	t.Helper()
-	res, err := c.Leader().Node.Members(t.Context())
+	res, err := c.Leader().Node().Members(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestInitFoundsOnceOnly(t *testing.T) {
 	in(t, func(t *testing.T) {
 		c := cluster.New(t, 3, cluster.Options{})
 		for _, m := range c.Members() {
-			res, err := m.Init(t.Context(), cluster.Caller, &v1.InitRequest{})
+			res, err := m.Node().Init(t.Context(), cluster.Caller, &v1.InitRequest{})
 			if err != nil || !res.GetAlreadyFounded() || res.GetClusterId() != m.View().ClusterID() {
 				t.Errorf("init at %s of a founded cluster: %v, %v", m.Host, res, err)
 			}
@@ -93,7 +93,7 @@ func TestANodeBesideAClusterDoesNotFoundAnother(t *testing.T) {
 		c.Kill(victim)
 		c.Empty(victim)
 		c.Start(victim)
-		res, err := victim.Init(t.Context(), cluster.Caller, &v1.InitRequest{})
+		res, err := victim.Node().Init(t.Context(), cluster.Caller, &v1.InitRequest{})
 		if err == nil && res.GetClusterId() != c.Leader().View().ClusterID() {
 			t.Error("an emptied node founded a second cluster")
 		}
@@ -127,7 +127,7 @@ func TestARemovedMemberDoesNotComeBack(t *testing.T) {
 	in(t, func(t *testing.T) {
 		c := cluster.New(t, 3, cluster.Options{})
 		victim := c.Follower()
-		if _, err := c.Leader().Remove(t.Context(), cluster.Caller, &v1.RemoveRequest{Node: victim.Host}); err != nil {
+		if _, err := c.Leader().Node().Remove(t.Context(), cluster.Caller, &v1.RemoveRequest{Node: victim.Host}); err != nil {
 			t.Fatal(err)
 		}
 		c.Kill(victim)
@@ -145,7 +145,7 @@ func TestARemovedMemberDoesNotComeBack(t *testing.T) {
 func TestTheLastVoterStays(t *testing.T) {
 	in(t, func(t *testing.T) {
 		c := cluster.New(t, 1, cluster.Options{})
-		if _, err := c.Leader().Remove(t.Context(), cluster.Caller, &v1.RemoveRequest{Node: "n1"}); !errors.Is(err, fault.ErrLastVoter) {
+		if _, err := c.Leader().Node().Remove(t.Context(), cluster.Caller, &v1.RemoveRequest{Node: "n1"}); !errors.Is(err, fault.ErrLastVoter) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -157,7 +157,7 @@ func TestALeaderThatResignsIsGoneForGood(t *testing.T) {
 		old := c.Leader()
 		ctx, cancel := context.WithTimeout(t.Context(), cluster.Patience)
 		defer cancel()
-		c.Await("the leader to resign", func() bool { return old.Resign(ctx) == nil })
+		c.Await("the leader to resign", func() bool { return old.Node().Resign(ctx) == nil })
 		c.Kill(old)
 		if got := role(t, c, old.UUID); got != v1.Member_ABSENT {
 			t.Errorf("the node that resigned is %v", got)
@@ -192,12 +192,12 @@ func TestLeadershipGoesWhereItIsAskedTo(t *testing.T) {
 	in(t, func(t *testing.T) {
 		c := cluster.New(t, 3, cluster.Options{})
 		to := c.Follower()
-		res, err := to.TransferLeadership(t.Context(), cluster.Caller, &v1.TransferLeadershipRequest{Node: to.Host})
+		res, err := to.Node().TransferLeadership(t.Context(), cluster.Caller, &v1.TransferLeadershipRequest{Node: to.Host})
 		if err != nil || res.GetLeaderId() != to.UUID {
 			t.Fatalf("%v, %v; want leader %s", res, err, to.UUID)
 		}
 		c.Await("it to lead", to.Leading)
-		if _, err := to.TransferLeadership(t.Context(), cluster.Caller, &v1.TransferLeadershipRequest{Node: "nobody"}); !errors.Is(err, fault.ErrNoSuchMember) {
+		if _, err := to.Node().TransferLeadership(t.Context(), cluster.Caller, &v1.TransferLeadershipRequest{Node: "nobody"}); !errors.Is(err, fault.ErrNoSuchMember) {
 			t.Errorf("to nobody: %v", err)
 		}
 	})

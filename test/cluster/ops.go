@@ -18,7 +18,7 @@ var Caller = rpc.Caller{Actor: "test", Source: "127.0.0.1", Node: "test"}
 
 // Issue makes a token that lives for ttl.
 func (m *Member) Issue(ctx context.Context, subject string, ttl time.Duration) (*v1.IssueResponse, error) {
-	return m.Node.Issue(ctx, Caller, &v1.IssueRequest{Subject: subject, Ttl: durationpb.New(ttl)})
+	return m.Node().Issue(ctx, Caller, &v1.IssueRequest{Subject: subject, Ttl: durationpb.New(ttl)})
 }
 
 // MustIssue is Issue for when it must succeed.
@@ -35,7 +35,7 @@ func (m *Member) MustIssue(t testing.TB, subject string, ttl time.Duration) stri
 
 // Verify judges a token.
 func (m *Member) Verify(ctx context.Context, token string) (*v1.VerifyResponse, error) {
-	return m.Node.Verify(ctx, &v1.VerifyRequest{Token: token})
+	return m.Node().Verify(ctx, &v1.VerifyRequest{Token: token})
 }
 
 // MustVerify judges a token within a second, for when the member must be able to; NONE is for a valid one.
@@ -55,10 +55,10 @@ func (m *Member) MustVerify(t testing.TB, token string) v1.VerifyResponse_Reason
 
 // Rotate makes the subject a new active key.
 func (m *Member) Rotate(ctx context.Context, subject string) (*v1.RotateResponse, error) {
-	return m.Node.Rotate(ctx, Caller, &v1.RotateRequest{Subject: subject})
+	return m.Node().Rotate(ctx, Caller, &v1.RotateRequest{Subject: subject})
 }
 
 // Revoke deletes all of the subject's keys.
 func (m *Member) Revoke(ctx context.Context, subject string) (*v1.RevokeResponse, error) {
-	return m.Node.Revoke(ctx, Caller, &v1.RevokeRequest{Subject: subject})
+	return m.Node().Revoke(ctx, Caller, &v1.RevokeRequest{Subject: subject})
 }
