@@ -78,6 +78,7 @@ func (n *Node) bootstrap(ctx context.Context) error {
 	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 		return fmt.Errorf("bootstrap raft: %w", err)
 	}
+	n.clock.Kick() // there is a voter to measure now
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
 	for !n.leading.Load() {

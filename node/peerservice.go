@@ -83,6 +83,7 @@ func (n *Node) askToJoin(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
+	n.clock.Kick() // there will be voters to measure
 	return n.cfg.Keyring.CheckProof(proofAdmit, n.cfg.ID, res.GetKeyringProof())
 }
 

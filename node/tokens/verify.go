@@ -70,11 +70,16 @@ func (s *Service) judge(view *fsm.View, q query) (token.Verified, token.Reason, 
 	if err != nil {
 		return token.Verified{}, token.None, err
 	}
+	var opened *secret.Key
+	defer func() { opened.Wipe() }()
 	return token.Verify(q.raw, token.Check{
 		Now:      now,
 		Issuer:   view.Settings().Issuer,
 		Audience: q.audience,
-		Key:      func(subject, kid string) (*secret.Key, error) { return s.key(view, subject, kid) },
+		Key: func(subject, kid string) (*secret.Key, error) {
+			opened, err = s.key(view, subject, kid)
+			return opened, err
+		},
 	})
 }
 
