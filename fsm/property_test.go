@@ -1,0 +1,272 @@
+package fsm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"pgregory.net/rapid"
+)
+
+func sealedFor(random uint64) []byte { return binary.BigEndian.AppendUint64([]byte("s"), random) }
+
+// pair is a rapid state machine: two FSMs that get the same log, one of them by way of snapshots, and the model
+// of what they should hold.
+type pair struct {
+	steady, moved *FSM
+	model         model
+	index         uint64
+	random        uint64
+	wall          int64
+}
+
+func newPair(t *rapid.T) *pair {
+	p := &pair{
+		steady: New(Config{}),
+		moved:  New(Config{}),
+		model:  model{settings: DefaultSettings(), users: map[string]*modelUser{}},
+		wall:   at(0).UnixMilli(),
+	}
+	s := DefaultSettings()
+	p.send(t, Entry{Commands: commands([]Op{Found{ClusterID: "c", Settings: s, KeyringCheck: []byte("k")}})})
+	return p
+}
+
+// send applies entries as one batch, between entries of Raft's own, to both.
+func (p *pair) send(t *rapid.T, entries ...Entry) [][]Result {
+	var logs []*raft.Log
+	var places []int
+	for _, e := range entries {
+		for rapid.IntRange(0, 4).Draw(t, "other") == 0 {
+			p.index++
+			logs = append(logs, &raft.Log{Index: p.index, Type: raft.LogConfiguration, Data: []byte("conf")})
+		}
+		b, err := EncodeEntry(e)
+		if err != nil {
+			t.Fatalf("encode: %v", err)
+		}
+		p.index++
+		places = append(places, len(logs))
+		logs = append(logs, &raft.Log{Index: p.index, Type: raft.LogCommand, Data: b})
+	}
+	a, b := p.steady.ApplyBatch(logs), p.moved.ApplyBatch(logs)
+	if len(a) != len(logs) || !reflect.DeepEqual(a, b) {
+		t.Fatalf("the two gave\n%v\n%v", a, b)
+	}
+	var results [][]Result
+	for _, i := range places {
+		results = append(results, a[i].([]Result))
+	}
+	return results
+}
+
+func (p *pair) Apply(t *rapid.T) {
+	var entries []Entry
+	var want [][]outcome
+	var revisions [][]uint64
+	for range rapid.IntRange(1, 3).Draw(t, "entries") {
+		e := Entry{Time: p.tick(t)}
+		var outs []outcome
+		var revs []uint64
+		if !e.Time.IsZero() {
+			p.model.now = max(p.model.now, e.Time.UnixMilli())
+		}
+		for range rapid.IntRange(1, 4).Draw(t, "commands") {
+			op := p.draw(t)
+			e.Commands = append(e.Commands, Command{Op: op})
+			outs = append(outs, p.model.apply(op, !e.Time.IsZero()))
+			revs = append(revs, p.model.revision)
+		}
+		entries, want, revisions = append(entries, e), append(want, outs), append(revisions, revs)
+	}
+	for i, results := range p.send(t, entries...) {
+		for j, res := range results {
+			checkResult(t, entries[i].Commands[j].Op, res, want[i][j], revisions[i][j])
+		}
+	}
+}
+
+// tick gives the time for an entry: mostly a little later, sometimes none, or an earlier one.
+func (p *pair) tick(t *rapid.T) time.Time {
+	switch rapid.IntRange(0, 9).Draw(t, "clock") {
+	case 0:
+		return time.Time{}
+	case 1:
+		return time.UnixMilli(p.wall - 5000)
+	}
+	p.wall += rapid.Int64Range(0, 3000).Draw(t, "passes")
+	return time.UnixMilli(p.wall)
+}
+
+func (p *pair) cand() *Candidate {
+	p.random++
+	return &Candidate{Random: p.random, Sealed: sealedFor(p.random)}
+}
+
+func (p *pair) draw(t *rapid.T) Op {
+	subject := rapid.SampledFrom([]string{"a", "b", "c", "ä", "long subject, so that lengths differ"}).Draw(t, "subject")
+	switch rapid.SampledFrom([]string{"issue", "issue", "issue", "issue", "expire", "expire", "rotate", "rotate",
+		"revoke", "delete", "settings", "member"}).Draw(t, "op") {
+	case "issue":
+		ttl := rapid.SampledFrom([]time.Duration{0, 1, 2, 3, 5, 7, 10, 20, 30, 90000}).Draw(t, "ttl") * time.Second
+		op := Issue{Subject: subject, TTL: ttl}
+		if ttl > 0 {
+			op.TTL += time.Duration(rapid.IntRange(0, 999).Draw(t, "ms")) * time.Millisecond
+		}
+		if rapid.IntRange(0, 5).Draw(t, "with") > 0 {
+			op.Candidate = p.cand()
+		}
+		return op
+	case "rotate":
+		return Rotate{subject, p.expected(t, subject), *p.cand()}
+	case "revoke":
+		return Revoke{subject, p.expected(t, subject), *p.cand()}
+	case "delete":
+		return Delete{subject, p.expected(t, subject)}
+	case "settings":
+		return drawSettings(t)
+	case "member":
+		return PutMember{Member{ID: subject, Region: rapid.SampledFrom([]string{"eu", "us"}).Draw(t, "region"), Format: 1}}
+	default:
+		return p.drawExpire(t, subject)
+	}
+}
+
+func (p *pair) expected(t *rapid.T, subject string) KeyID {
+	u := p.model.users[subject]
+	switch rapid.IntRange(0, 3).Draw(t, "expected") {
+	case 0:
+		return KeyID{Revision: 1, Random: 1 << 40}
+	case 1:
+		if u != nil {
+			return u.active.id
+		}
+	}
+	return KeyID{}
+}
+
+func drawSettings(t *rapid.T) UpdateSettings {
+	return rapid.SampledFrom([]UpdateSettings{
+		{Mode: ptr(Strict)}, {Mode: ptr(Overlap)}, {Mode: ptr(Overlap)},
+		{ForgetAfter: ptr(time.Duration(0))}, {ForgetAfter: ptr(5 * time.Second)}, {ForgetAfter: ptr(time.Minute)},
+		{MaxRetiring: ptr(1)}, {MaxRetiring: ptr(2)}, {MaxRetiring: ptr(4)}, {DefaultTTL: ptr(4 * time.Second)},
+		{MinTTL: ptr(time.Second)}, {MinTTL: ptr(2 * time.Second)},
+	}).Draw(t, "settings")
+}
+
+// drawExpire is what a leader would send, with items left out, early, late, or for another subject.
+func (p *pair) drawExpire(t *rapid.T, subject string) Expire {
+	var op Expire
+	for _, d := range p.model.due(p.wall + rapid.Int64Range(0, 4000).Draw(t, "early")) {
+		if rapid.IntRange(0, 4).Draw(t, "leave out") == 0 {
+			continue
+		}
+		item := ExpireItem{Subject: d.Subject, Key: d.Key}
+		if d.Active {
+			item.Candidate = p.cand()
+		}
+		op.Items = append(op.Items, item)
+	}
+	return Expire{Items: append(op.Items, ExpireItem{Subject: subject})}
+}
+
+func checkResult(t *rapid.T, op Op, res Result, want outcome, revision uint64) {
+	var refusal *Refusal
+	errors.As(res.Err, &refusal)
+	switch {
+	case (refusal != nil) != (want.code != 0) || refusal != nil && refusal.Code != want.code:
+		t.Fatalf("%#v gave %v, want code %d", op, res.Err, want.code)
+	case want.retryAt != 0 && refusal.RetryAt.UnixMilli() != want.retryAt:
+		t.Fatalf("%#v: retry at %v, want %v", op, refusal.RetryAt, time.UnixMilli(want.retryAt))
+	case res.Revision != revision:
+		t.Fatalf("%#v gave revision %d, want %d", op, res.Revision, revision)
+	case res.Key.ID != want.key:
+		t.Fatalf("%#v gave key %v, want %v", op, res.Key.ID, want.key)
+	case want.exp != 0 && res.ExpiresAt.UnixMilli() != want.exp:
+		t.Fatalf("%#v expires at %v, want %v", op, res.ExpiresAt, time.UnixMilli(want.exp))
+	case !reflect.DeepEqual(res.Expired, want.done):
+		t.Fatalf("%#v did %+v, want %+v", op, res.Expired, want.done)
+	}
+}
+
+// Move takes one FSM through a snapshot, into itself or into a new one.
+func (p *pair) Move(t *rapid.T) {
+	b := snapshotOf(t, p.moved)
+	if rapid.Bool().Draw(t, "new node") {
+		p.moved = New(Config{})
+	}
+	if err := restore(p.moved, b); err != nil {
+		t.Fatalf("restore: %v", err)
+	}
+	if again := snapshotOf(t, p.moved); !bytes.Equal(b, again) {
+		t.Fatal("the snapshot changed by being restored")
+	}
+}
+
+// Check runs after each step.
+func (p *pair) Check(t *rapid.T) {
+	if a, b := snapshotOf(t, p.steady), snapshotOf(t, p.moved); !bytes.Equal(a, b) {
+		t.Fatal("the two have different snapshots")
+	}
+	a, b := p.steady.View(), p.moved.View()
+	for _, limit := range []int{1, 3, 1000} {
+		for _, when := range []int64{p.wall, p.wall + 10_000} {
+			if da, db := a.Due(time.UnixMilli(when), limit), b.Due(time.UnixMilli(when), limit); !reflect.DeepEqual(da, db) {
+				t.Fatalf("the two have due\n%v\n%v", da, db)
+			}
+		}
+	}
+	p.checkDue(t, a)
+	p.checkUsers(t, a)
+	if a.Revision() != p.model.revision || a.Time().UnixMilli() != p.model.now && p.model.now != 0 {
+		t.Fatalf("revision %d, time %v; want %d, %d", a.Revision(), a.Time(), p.model.revision, p.model.now)
+	}
+	if a.KeyCount() != b.KeyCount() || a.UserCount() != b.UserCount() || a.Settings() != p.model.settings {
+		t.Fatal("counts or settings differ")
+	}
+}
+
+func (p *pair) checkDue(t *rapid.T, v *View) {
+	got := v.Due(time.UnixMilli(p.wall), 1000)
+	sortDue(got)
+	if want := p.model.due(p.wall); !slices.Equal(got, want) {
+		t.Fatalf("due\n%v\nwant\n%v", got, want)
+	}
+	next, ok := v.NextDue()
+	all := p.model.wholeDue()
+	if ok != (len(all) > 0) || ok && !next.Equal(all[0].At) {
+		t.Fatalf("next due at %v, want the first of %v", next, all)
+	}
+}
+
+func (p *pair) checkUsers(t *rapid.T, v *View) {
+	keys := 0
+	for _, u := range v.Users("", 1000) {
+		if want := p.model.user(u.Subject); !reflect.DeepEqual(u, want) {
+			t.Fatalf("user\n%+v\nwant\n%+v", u, want)
+		}
+		keys += 1 + len(u.Retiring)
+		for _, k := range append([]Key{u.Active}, u.Retiring...) {
+			if got, ok := v.Key(u.Subject, k.ID); !ok || !reflect.DeepEqual(got, k) {
+				t.Fatalf("Key(%s, %v) = %v, %v", u.Subject, k.ID, got, ok)
+			}
+		}
+	}
+	if v.UserCount() != len(p.model.users) || v.KeyCount() != keys {
+		t.Fatalf("%d users and %d keys, want %d and %d", v.UserCount(), v.KeyCount(), len(p.model.users), keys)
+	}
+}
+
+// TestTwoNodesAndTheModelAgree: the same log gives the same results, the same bytes and the same order of what is
+// due, whether or not a node went through snapshots; and all of it is what the model says.
+func TestTwoNodesAndTheModelAgree(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := newPair(t)
+		t.Repeat(map[string]func(*rapid.T){"apply": p.Apply, "apply more": p.Apply, "move": p.Move, "": p.Check})
+	})
+}
