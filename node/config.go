@@ -83,6 +83,8 @@ type Config struct {
 	Logs      raft.LogStore
 	Stable    raft.StableStore
 	Snapshots raft.SnapshotStore
+	// SnapshotInterval is how often Raft looks whether a snapshot is due; 2 minutes if zero.
+	SnapshotInterval time.Duration
 	// SnapshotThreshold is the number of log entries after which a snapshot is taken; 16384 if zero.
 	SnapshotThreshold uint64
 	// TrailingLogs is the number of entries that stay in the log behind a snapshot; 32768 if zero. A
@@ -111,6 +113,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Discovery == nil {
 		c.Discovery = nobody{}
+	}
+	if c.SnapshotInterval == 0 {
+		c.SnapshotInterval = 2 * time.Minute
 	}
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = 16384

@@ -44,6 +44,9 @@ func (n *Node) Init(ctx context.Context, by rpc.Caller, req *v1.InitRequest) (*v
 	if err := n.bootstrap(ctx); err != nil {
 		return nil, err
 	}
+	if view := n.fsm.View(); view.Founded() { // by an earlier run, whose log has only now been applied
+		return &v1.InitResponse{ClusterId: view.ClusterID(), AlreadyFounded: true}, nil
+	}
 	return n.found(ctx, by, settings)
 }
 

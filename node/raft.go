@@ -23,6 +23,7 @@ func (n *Node) raftConfig() *raft.Config {
 	c.ElectionTimeout = n.cfg.Timing.Election
 	c.LeaderLeaseTimeout = n.cfg.Timing.Lease
 	c.CommitTimeout = n.cfg.Timing.Commit
+	c.SnapshotInterval = n.cfg.SnapshotInterval
 	c.SnapshotThreshold = n.cfg.SnapshotThreshold
 	c.TrailingLogs = n.cfg.TrailingLogs
 	c.ShutdownOnRemove = false // a removed node stays to say why it does not serve
