@@ -32,6 +32,8 @@ type memberConfig struct {
 	logger *slog.Logger
 	// plug, where it is set, is what the member's connections go through.
 	plug *plug
+	// tune, where it is set, has a last hand on the node's config.
+	tune func(*node.Config)
 }
 
 // member is a node on a real disk and real sockets.
@@ -68,6 +70,9 @@ func openMember(cfg memberConfig) (m *member, err error) {
 	}
 	if err := m.openGossip(cfg, &conf); err != nil {
 		return m, err
+	}
+	if cfg.tune != nil {
+		cfg.tune(&conf)
 	}
 	m.Node, err = node.New(conf)
 	return m, err
