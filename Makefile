@@ -105,6 +105,7 @@ mod-check: ## Fail if go.mod is not tidy or a module's content has changed
 .PHONY: wasip1
 wasip1: ## Build and vet what has to run on wasip1
 	GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 $(GO) build $(WASI_PKGS)
+	GOOS=wasip1 GOARCH=wasm CGO_ENABLED=0 $(GO) vet $(WASI_PKGS)
 
 ##@ Protos
 

@@ -14,7 +14,7 @@ import (
 
 var (
 	// An inline link or image, a reference's definition, and what HTML offers.
-	link       = regexp.MustCompile(`\]\(\s*<?([^)\s>]+)>?[^)]*\)|(?m:^\s*\[[^\]]+\]:\s+<?([^\s>]+)>?)|(?:href|src)="([^"]+)"`)
+	link       = regexp.MustCompile(`(?m)\]\(\s*<?([^)\s>]+)>?[^)]*\)|^\s*\[[^\]]+\]:\s+<?([^\s>]+)>?|(?:href|src)="([^"]+)"`)
 	fence      = regexp.MustCompile("(?ms)^[ \t]*(```|~~~).*?^[ \t]*(```|~~~)[ \t]*$")
 	inlineCode = regexp.MustCompile("`[^`\n]+`")
 	heading    = regexp.MustCompile(`(?m)^#{1,6}\s+(.+?)\s*#*$`)
