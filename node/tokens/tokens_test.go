@@ -1,0 +1,240 @@
+package tokens_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/internal/seal"
+	"github.com/keyquorum/keyquorum/node/tokens"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+)
+
+// rig is a service over a state machine whose log is a function call, and whose time is the bubble's.
+type rig struct {
+	*tokens.Service
+	fsm *fsm.FSM
+
+	mu       sync.Mutex
+	index    uint64
+	commands []fsm.Command
+	// before runs ahead of each command, as what somebody else put into the log first.
+	before func()
+	never  bool // the node has never known the time
+	behind bool // the node does not lead
+}
+
+func newRig(t testing.TB, change func(*tokens.Config)) *rig {
+	keyring, err := seal.NewKeyring()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{fsm: fsm.New(fsm.Config{OnHalt: func(err error) { t.Error(err) }})}
+	now := func() (time.Time, bool) { return time.Now(), !r.never }
+	cfg := tokens.Config{
+		Node: "n1", View: r.fsm.View, Wait: r.fsm.Wait, Keyring: keyring, Propose: r.propose,
+		Now: now, Last: now, Leading: func() bool { return !r.behind },
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	r.Service = tokens.New(cfg)
+	if _, err := r.propose(t.Context(), fsm.Command{Op: fsm.Found{ClusterID: "c", Settings: fsm.DefaultSettings(), KeyringCheck: []byte("check")}}); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *rig) propose(_ context.Context, cmd fsm.Command) (fsm.Result, error) {
+	if before := r.before; before != nil {
+		r.before = nil
+		before()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	data, err := fsm.EncodeEntry(fsm.Entry{Time: time.Now(), Commands: []fsm.Command{cmd}})
+	if err != nil {
+		return fsm.Result{}, err
+	}
+	r.index++
+	r.commands = append(r.commands, cmd)
+	res := r.fsm.Apply(&raft.Log{Index: r.index, Type: raft.LogCommand, Data: data}).([]fsm.Result)[0]
+	return res, res.Err
+}
+
+func (r *rig) issue(t testing.TB, req *v1.IssueRequest) *v1.IssueResponse {
+	t.Helper()
+	res, err := r.Issue(t.Context(), fsm.Origin{}, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func (r *rig) verify(t testing.TB, token string) *v1.VerifyResponse {
+	t.Helper()
+	res, err := r.Verify(t.Context(), &v1.VerifyRequest{Token: token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func TestATokenSaysWhatWasAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		claims, _ := structpb.NewStruct(map[string]any{"role": "admin", "n": float64(1<<53 - 1)})
+		issued := r.issue(t, &v1.IssueRequest{Subject: "ada", Ttl: durationpb.New(90 * time.Second), Audience: []string{"web", "app"}, Claims: claims})
+		res, err := r.Verify(t.Context(), &v1.VerifyRequest{Token: issued.GetToken(), Audience: "app"})
+		if err != nil || !res.GetValid() || res.GetSubject() != "ada" || res.GetKeyId() != issued.GetKeyId() || res.GetNode() != "n1" {
+			t.Fatalf("%v, %v", res, err)
+		}
+		if got := res.GetExpiresAt().AsTime().Sub(res.GetIssuedAt().AsTime()); got != 90*time.Second {
+			t.Errorf("it lives for %v", got)
+		}
+		all := res.GetClaims().AsMap()
+		for _, name := range []string{"iss", "sub", "aud", "iat", "nbf", "exp", "jti"} {
+			if all[name] == nil {
+				t.Errorf("no claim %q", name)
+			}
+		}
+		if all["role"] != "admin" || all["n"] != float64(1<<53-1) {
+			t.Errorf("own claims came back as %v", all)
+		}
+		if res, _ := r.Verify(t.Context(), &v1.VerifyRequest{Token: issued.GetToken(), Audience: "app", OmitClaims: true}); res.GetClaims() != nil || !res.GetValid() {
+			t.Errorf("without claims: %v", res)
+		}
+	})
+}
+
+func TestAnInvalidTokensClaimsAreNeverTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		issued := r.issue(t, &v1.IssueRequest{Subject: "ada", Audience: []string{"web"}})
+		res := r.verify(t, issued.GetToken())
+		if res.GetReason() != v1.VerifyResponse_AUDIENCE_MISMATCH || res.GetSubject() != "" || res.GetClaims() != nil || res.GetKeyId() != "" || res.GetExpiresAt() != nil {
+			t.Errorf("%v", res)
+		}
+	})
+}
+
+func TestAKeyThatVanishesOnTheWayIsMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.issue(t, &v1.IssueRequest{Subject: "ada"})
+		r.before = func() {
+			if _, err := r.propose(t.Context(), fsm.Command{Op: fsm.Delete{Subject: "ada"}}); err != nil {
+				t.Error(err)
+			}
+		}
+		issued := r.issue(t, &v1.IssueRequest{Subject: "ada"}) // goes out without a key: there is one yet
+		if res := r.verify(t, issued.GetToken()); !res.GetValid() {
+			t.Errorf("%v", res)
+		}
+	})
+}
+
+func TestATokenThatWouldBeTooLongIsRefusedBeforeItIsRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		long := make([]string, 16)
+		for i := range long {
+			long[i] = fmt.Sprintf("%02d", i) + strings.Repeat("\"", 254) // doubled by escaping
+		}
+		before := len(r.commands)
+		_, err := r.Issue(t.Context(), fsm.Origin{}, &v1.IssueRequest{Subject: "ada", Audience: long})
+		var invalid *fault.InvalidError
+		if !errors.As(err, &invalid) || invalid.Field != "audience" {
+			t.Errorf("got %v", err)
+		}
+		if len(r.commands) != before {
+			t.Error("it went into the log")
+		}
+	})
+}
+
+func TestANodeThatNeverKnewTheTimeJudgesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		token := r.issue(t, &v1.IssueRequest{Subject: "ada"}).GetToken()
+		r.never = true
+		if res, err := r.Verify(t.Context(), &v1.VerifyRequest{Token: token}); !errors.Is(err, fault.ErrTimeUnknown) {
+			t.Errorf("%v, %v", res, err)
+		}
+	})
+}
+
+func TestThoseWhoWaitForTheNodeAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ahead := newRig(t, nil)
+		var token string
+		for range 5 {
+			token = ahead.issue(t, &v1.IssueRequest{Subject: fmt.Sprint(time.Now().UnixNano())}).GetToken()
+			time.Sleep(time.Millisecond)
+		}
+		r := newRig(t, func(c *tokens.Config) { c.MaxWaiters = 3 })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		answers := make(chan error, 3)
+		for range 3 {
+			go func() {
+				_, err := r.Verify(ctx, &v1.VerifyRequest{Token: token})
+				answers <- err
+			}()
+		}
+		synctest.Wait()
+		start := time.Now()
+		if _, err := r.Verify(ctx, &v1.VerifyRequest{Token: token}); !errors.Is(err, fault.ErrBehind) || time.Since(start) > 0 {
+			t.Errorf("the fourth: %v after %v", err, time.Since(start))
+		}
+		for range 3 {
+			if err := <-answers; !errors.Is(err, fault.ErrBehind) {
+				t.Errorf("one that waited: %v", err)
+			}
+		}
+		if took := time.Since(start); took != time.Minute {
+			t.Errorf("they waited %v; their deadline was a minute", took)
+		}
+	})
+}
+
+func TestListGivesEverySubjectOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		const users = 25
+		for i := range users {
+			r.issue(t, &v1.IssueRequest{Subject: fmt.Sprintf("user-%02d", i)})
+		}
+		var seen []string
+		page := ""
+		for {
+			res, err := r.List(t.Context(), &v1.ListRequest{PageSize: 10, PageToken: page})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range res.GetSubjects() {
+				seen = append(seen, s.GetSubject())
+			}
+			if page = res.GetNextPageToken(); page == "" {
+				break
+			}
+		}
+		if len(seen) != users || seen[0] != "user-00" || seen[users-1] != "user-24" {
+			t.Errorf("%d subjects: %v", len(seen), seen)
+		}
+		if _, err := r.List(t.Context(), &v1.ListRequest{PageToken: "!"}); err == nil {
+			t.Error("a page token that is none was taken")
+		}
+	})
+}
