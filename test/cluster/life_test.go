@@ -244,3 +244,33 @@ func TestAnOrderlyShutdownHandsLeadershipOverFirst(t *testing.T) {
 		c.Leader().MustIssue(t, "ada", time.Minute)
 	})
 }
+
+func TestALeaderThatIsCutOffStopsLeading(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		c.Leader().MustIssue(t, "ada", 10*time.Second)
+		c.AwaitAgreed()
+		old := c.Leader()
+		position := old.View().Position()
+		c.Partition(old)
+		c.Await("the old leader to notice", func() bool { return !old.Leading() })
+		time.Sleep(20 * time.Second)
+		if old.View().Position() != position {
+			t.Error("a leader without a quorum changed its state")
+		}
+		next := c.Leader()
+		if user, _ := next.View().User("ada"); user.Active.Latest != 0 {
+			t.Error("the next leader did not rotate what fell due")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if _, err := old.Issue(ctx, "bob", time.Minute); !errors.Is(err, fault.ErrNoLeader) {
+			t.Errorf("a write at the old leader: %v", err)
+		}
+		c.Heal()
+		c.AwaitSettled()
+		if old.Leading() && next.Leading() {
+			t.Error("two lead")
+		}
+	})
+}
