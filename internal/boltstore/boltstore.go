@@ -134,7 +134,7 @@ func (c *checked) survey() (found survey, err error) {
 func (c *checked) connect() error {
 	bo := boltOptions()
 	bo.OpenFile = func(string, int, fs.FileMode) (*os.File, error) { return c.file, nil }
-	err := contain(func() (err error) {
+	err := c.bolt(func() (err error) {
 		c.conn, err = raftboltdb.New(raftboltdb.Options{Path: c.path, BoltOptions: bo})
 		return err
 	})

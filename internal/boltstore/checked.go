@@ -38,7 +38,22 @@ type checked struct {
 
 	writing sync.Mutex // held during a write
 	failed  error      // of the write after which there are no more
-	stuck   bool       // that write panicked, and bbolt's locks may be held for ever
+
+	broken atomic.Pointer[panicError]
+}
+
+// bolt runs f on bbolt. It is the last time if f panics: bbolt may hold its locks for ever after that, for example where
+// the kernel cannot read the meta page that a transaction begins with.
+func (c *checked) bolt(f func() error) error {
+	if p := c.broken.Load(); p != nil {
+		return p
+	}
+	err := contain(f)
+	var p *panicError
+	if errors.As(err, &p) {
+		c.broken.Store(p)
+	}
+	return err
 }
 
 // FirstIndex gives the index of the first entry; 0 for none.
@@ -77,7 +92,7 @@ func (c *checked) read(key uint64, l *raft.Log) error {
 		return err
 	}
 	var raw raft.Log
-	err := contain(func() error { return c.conn.GetLog(key, &raw) })
+	err := c.bolt(func() error { return c.conn.GetLog(key, &raw) })
 	switch {
 	case err == nil:
 		return decodeEntry(raw.Data, key, l)
@@ -200,40 +215,35 @@ func (c *checked) write(op operation, f func() error) error {
 		return errors.Join(c.failed, c.alive())
 	}
 	defer c.metrics.observe(op, time.Now())
-	err := contain(f)
+	err := c.bolt(f)
 	if err == nil {
 		return nil
 	}
-	var p *panicError
-	c.stuck = errors.As(err, &p)
 	c.failed = fmt.Errorf("boltstore: %s: writing (%s) failed, and the store takes no more until the node is started anew: %w",
 		c.path, op, err)
 	c.alarm(c.failed)
 	return c.failed
 }
 
-// close ends the store. After a panic in a write, bbolt could wait for its own lock for ever, so that only the
-// file is closed. The memory stays mapped until the process ends.
+// close ends the store. After a panic bbolt is not called again, and the memory stays mapped until the process ends.
 func (c *checked) close() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	err := c.metrics.close()
-	if c.stuck {
-		return errors.Join(err, filelock.Release(c.file), c.file.Close())
-	}
-	return errors.Join(err, contain(c.conn.Close))
+	return errors.Join(c.metrics.close(), c.abandon())
 }
 
-// abandon gives up a file that was not opened to the end.
+// abandon gives up the file, opened to the end or not.
 func (c *checked) abandon() error {
-	if c.conn != nil {
-		return contain(c.conn.Close)
+	if c.conn != nil && c.broken.Load() == nil {
+		return c.bolt(c.conn.Close)
 	}
-	if err := c.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
-		return err
+	// bbolt may have closed it. Where memory is still mapped, closing alone does not give the lock back.
+	err := errors.Join(filelock.Release(c.file), c.file.Close())
+	if errors.Is(err, os.ErrClosed) {
+		return nil
 	}
-	return nil
+	return err
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"go.etcd.io/bbolt"
 )
 
 // content is all that raft can read from a store.
@@ -225,7 +226,8 @@ func TestDamageWhileRunning(t *testing.T) {
 		"pages of zeros": func(t *testing.T, path string) {
 			overwrite(t, path, 2*pageSize, make([]byte, len(read(t, path))-2*pageSize))
 		},
-		"cut off": func(t *testing.T, path string) { must(t, os.Truncate(path, 2*pageSize)) },
+		"cut off":          func(t *testing.T, path string) { must(t, os.Truncate(path, 2*pageSize)) },
+		"cut off entirely": func(t *testing.T, path string) { must(t, os.Truncate(path, 0)) }, // bbolt faults under its locks
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "raft.db")
@@ -279,21 +281,101 @@ func TestNoWriteAfterOneThatFailed(t *testing.T) {
 	must(t, s.GetLog(5, new(raft.Log)))
 }
 
-// The meta page that was written last is damaged: bbolt alone would go back to the one before, and lose a write that was
+// A meta page is damaged: where it is the last one, bbolt alone would go back to the one before, and lose a write that was
 // acknowledged.
 func TestDamagedMetaPageDoesNotTakeTheLastWriteBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "raft.db")
 	s := open(t, path, Options{})
 	must(t, s.SetUint64([]byte("CurrentTerm"), 1))
+	stale := read(t, path)
+	must(t, s.SetUint64([]byte("CurrentTerm"), 2))
+	must(t, s.SetUint64([]byte("CurrentTerm"), 3))
+	must(t, s.SetUint64([]byte("CurrentTerm"), 4))
 	must(t, s.Close())
 	whole := read(t, path)
 	for meta := range 2 {
-		b := bytes.Clone(whole)
-		b[meta*pageSize+pageHead+48] ^= 1
-		must(t, os.WriteFile(path, b, 0o600))
-		if _, err := Open(path, Options{}); !errors.Is(err, ErrDamaged) {
-			t.Errorf("meta page %d: %v", meta, err)
+		at := meta * pageSize
+		for i := range metaSum + checksumSize {
+			b := bytes.Clone(whole)
+			b[at+pageHead+i] ^= 1
+			refused(t, path, b, fmt.Sprintf("meta page %d", meta))
 		}
+		b := bytes.Clone(whole)
+		copy(b[at:], stale[at:at+pageSize])
+		refused(t, path, b, "do not follow each other")
+	}
+}
+
+// Each of these is structure that bbolt trusts and that no checksum covers.
+func TestDamagedStructureIsNamed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "raft.db")
+	must(t, lived(t, path).Close())
+	whole := read(t, path)
+	w := &walker{r: bytes.NewReader(whole), seen: map[uint64]bool{}}
+	root, err := w.metas(int64(len(whole)))
+	must(t, err)
+	must(t, w.tree(root, nil, nil, func(e element) error { return w.bucket(e, &survey{}) }))
+
+	damage := func(at uint64, word string, change func(p page)) {
+		b := bytes.Clone(whole)
+		change(page(b[at*pageSize:]))
+		refused(t, path, b, word)
+	}
+	branches := 0
+	for id := range w.seen {
+		p := page(whole[id*pageSize:])
+		if native.Uint64(p) != id {
+			continue // it belongs to the one before
+		}
+		damage(id, "is another one", func(p page) { p[1] ^= 1 })
+		damage(id, "is another one", func(p page) { p[14] = 1 })
+		damage(id, "kind 3", func(p page) { p[8] = 3 })
+		damage(id, "kind ", func(p page) { p[10], p[11] = 0xff, 0xff })
+		damage(id, "points outside", func(p page) { p[pageHead+7] = 0x7f })
+		if native.Uint16(p[10:]) < 2 {
+			continue
+		}
+		damage(id, "out of order", func(p page) {
+			first, _ := p.element(0)
+			second, _ := p.element(1)
+			copy(second.key, first.key)
+		})
+		if p.kind() == branchPage {
+			branches++
+			damage(id, "is used twice", func(p page) { copy(p[pageHead+elementSize+8:][:8], p[pageHead+8:]) })
+			damage(id, "outside of the file", func(p page) { native.PutUint64(p[pageHead+8:], 1) })
+			damage(id, "outside of the file", func(p page) { native.PutUint64(p[pageHead+8:], w.high) })
+		}
+	}
+	if branches == 0 {
+		t.Error("there was no branch page to damage")
+	}
+	refused(t, path, whole[:(w.high-1)*pageSize], "cut off")
+}
+
+// An entry in another's place has a checksum that matches.
+func TestEntryInAnothersPlace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "raft.db")
+	s := open(t, path, Options{})
+	must(t, s.StoreLogs(entries(1, 3, 1)))
+	must(t, s.Close())
+	update(t, path, func(tx *bbolt.Tx) error {
+		logs := tx.Bucket([]byte("logs"))
+		return logs.Put([]byte{7: 3}, bytes.Clone(logs.Get([]byte{7: 2})))
+	})
+	refused(t, path, read(t, path), "log entry 3: it says that it is entry 2")
+}
+
+// refused expects that a file with the content b is refused, with the given words.
+func refused(t *testing.T, path string, b []byte, words string) {
+	t.Helper()
+	must(t, os.WriteFile(path, b, 0o600))
+	s, err := Open(path, Options{})
+	if err == nil {
+		_ = s.Close()
+	}
+	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), words) {
+		t.Errorf("%v, want one that says %q", err, words)
 	}
 }
 

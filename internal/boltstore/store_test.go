@@ -117,6 +117,9 @@ func TestDeletionCutShortIsFinished(t *testing.T) {
 	s = open(t, path, Options{})
 	expectBounds(t, s, 1, 40)
 	must(t, s.StoreLogs(entries(90, 91, 2))) // a gap, as after a snapshot
+	must(t, s.Close())
+
+	s = open(t, path, Options{})
 	if n := countLogs(t, s, 100); n != 42 {
 		t.Errorf("%d entries, want 42: deleted ones are back", n)
 	}
