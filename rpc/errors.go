@@ -39,7 +39,7 @@ var sentinels = []struct {
 	{is: fault.ErrShuttingDown, code: connect.CodeUnavailable},
 	{is: fault.ErrFormat, code: connect.CodeUnavailable},
 	{is: fault.ErrHalted, code: connect.CodeUnavailable},
-	{is: fault.ErrOverloaded, code: connect.CodeResourceExhausted},
+	{is: fault.ErrOverloaded, code: connect.CodeUnavailable},
 	{is: fault.ErrNoSuchMember, code: connect.CodeNotFound},
 	{is: fault.ErrNotVoter, code: connect.CodeInvalidArgument, field: "node"},
 	{is: fault.ErrLastVoter, code: connect.CodeInvalidArgument, field: "node"},

@@ -38,7 +38,7 @@ var mapping = []struct {
 	{name: "ErrTimeUnknown", err: fault.ErrTimeUnknown, code: connect.CodeUnavailable},
 	{name: "ErrBehind", err: fault.ErrBehind, code: connect.CodeUnavailable},
 	{name: "ErrNotFounded", err: fault.ErrNotFounded, code: connect.CodeUnavailable},
-	{name: "ErrOverloaded", err: fault.ErrOverloaded, code: connect.CodeResourceExhausted},
+	{name: "ErrOverloaded", err: fault.ErrOverloaded, code: connect.CodeUnavailable},
 	{name: "ErrShuttingDown", err: fault.ErrShuttingDown, code: connect.CodeUnavailable},
 	{name: "ErrFormat", err: fault.ErrFormat, code: connect.CodeUnavailable},
 	{name: "ErrHalted", err: fault.ErrHalted, code: connect.CodeUnavailable},
