@@ -13,8 +13,9 @@ import (
 )
 
 var (
-	// An inline link or image, a reference's definition, and what HTML offers.
-	link       = regexp.MustCompile(`(?m)\]\(\s*<?([^)\s>]+)>?[^)]*\)|^\s*\[[^\]]+\]:\s+<?([^\s>]+)>?|(?:href|src)="([^"]+)"`)
+	inlineLink = regexp.MustCompile(`\]\(\s*<?([^)\s>]+)>?[^)]*\)`) // images too
+	definition = regexp.MustCompile(`(?m)^[ \t]*\[[^\]]+\]:[ \t]+<?([^\s>]+)>?`)
+	htmlLink   = regexp.MustCompile(`(?:href|src)="([^"]+)"`)
 	fence      = regexp.MustCompile("(?ms)^[ \t]*(```|~~~).*?^[ \t]*(```|~~~)[ \t]*$")
 	inlineCode = regexp.MustCompile("`[^`\n]+`")
 	heading    = regexp.MustCompile(`(?m)^#{1,6}\s+(.+?)\s*#*$`)
@@ -51,10 +52,12 @@ func TestDocumentsLinkToWhatExists(t *testing.T) {
 // deadLinks tells which of a document's links to files and headings of this repository lead nowhere.
 func deadLinks(file, text string) []string {
 	var found []string
-	for _, m := range link.FindAllStringSubmatch(prose(text), -1) {
-		target := m[1] + m[2] + m[3]
-		if why := dead(file, target); why != "" {
-			found = append(found, fmt.Sprintf("%s links to %s: %s", file, target, why))
+	text = prose(text)
+	for _, form := range []*regexp.Regexp{inlineLink, definition, htmlLink} {
+		for _, m := range form.FindAllStringSubmatch(text, -1) {
+			if why := dead(file, m[1]); why != "" {
+				found = append(found, fmt.Sprintf("%s links to %s: %s", file, m[1], why))
+			}
 		}
 	}
 	return found
