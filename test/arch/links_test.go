@@ -16,7 +16,7 @@ var (
 	inlineLink = regexp.MustCompile(`\]\(\s*<?([^)\s>]+)>?[^)]*\)`) // images too
 	definition = regexp.MustCompile(`(?m)^[ \t]*\[[^\]]+\]:[ \t]+<?([^\s>]+)>?`)
 	htmlLink   = regexp.MustCompile(`(?:href|src)="([^"]+)"`)
-	fence      = regexp.MustCompile("(?ms)^[ \t]*(```|~~~).*?^[ \t]*(```|~~~)[ \t]*$")
+	fence      = regexp.MustCompile("(?ms)^[ \t]*(```|~~~).*?\n[ \t]*(```|~~~)[ \t]*$")
 	inlineCode = regexp.MustCompile("`[^`\n]+`")
 	heading    = regexp.MustCompile(`(?m)^#{1,6}\s+(.+?)\s*#*$`)
 )
