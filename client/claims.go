@@ -56,15 +56,13 @@ func ParseClaims(data []byte) (*structpb.Struct, error) {
 }
 
 func claimsError(err error) error {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return invalid("Claims", "claims", "the JSON ends too early")
 	}
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return invalid("Claims", "claims", fmt.Sprintf("not JSON at byte %d: %v", syntax.Offset, err))
 	}
 	return invalid("Claims", "claims", err.Error())

@@ -123,8 +123,7 @@ func explain(op string, n *node, err error) *Error {
 	if kind, ok := kinds[connect.CodeOf(err)]; ok {
 		e.kind = kind
 	}
-	var wire *connect.Error
-	if errors.As(err, &wire) {
+	if wire, ok := errors.AsType[*connect.Error](err); ok {
 		e.RequestID = wire.Meta().Get(requestIDHeader)
 		for _, d := range wire.Details() {
 			e.take(d)
@@ -160,8 +159,7 @@ func (e *Error) take(d *connect.ErrorDetail) {
 
 // describe finds the words that tell most: a node's own, or what the network said.
 func describe(err error) string {
-	var asked *url.Error
-	if errors.As(err, &asked) {
+	if asked, ok := errors.AsType[*url.Error](err); ok {
 		err = asked.Err
 	}
 	var wire *connect.Error

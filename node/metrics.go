@@ -21,9 +21,9 @@ type metrics struct {
 
 // newMetrics registers the node's metrics. What the node knows anyway is read when it is asked for.
 func newMetrics(n *Node) *metrics {
-	make := promauto.With(n.cfg.Registry)
+	factory := promauto.With(n.cfg.Registry)
 	gauge := func(name, help string, value func() float64) {
-		make.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+		factory.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
 	gauge("keyquorum_raft_leading", "1 while this node leads.", func() float64 { return truth(n.leading.Load()) })
 	gauge("keyquorum_raft_has_leader", "1 while this node knows a leader.", func() float64 {
@@ -46,21 +46,21 @@ func newMetrics(n *Node) *metrics {
 	n.cfg.Registry.MustRegister(&offsets{node: n, desc: prometheus.NewDesc("keyquorum_clock_offset_seconds",
 		"How far a voter's wall clock is ahead of the cluster's time, as this node measured it.", []string{"voter"}, nil)})
 	return &metrics{
-		batches: make.NewHistogram(prometheus.HistogramOpts{
+		batches: factory.NewHistogram(prometheus.HistogramOpts{
 			Name: "keyquorum_group_commit_commands", Help: "Commands in each log entry that this node proposed.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
 		}),
-		rotations: make.NewCounter(prometheus.CounterOpts{
+		rotations: factory.NewCounter(prometheus.CounterOpts{
 			Name: "keyquorum_rotations_total", Help: "Keys rotated at their tokens' expiry, by this node as the leader.",
 		}),
-		lag: make.NewHistogram(prometheus.HistogramOpts{
+		lag: factory.NewHistogram(prometheus.HistogramOpts{
 			Name: "keyquorum_rotation_lag_seconds", Help: "Time between a key's earliest token expiry and its rotation.",
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
 		}),
-		deleted: make.NewCounter(prometheus.CounterOpts{
+		deleted: factory.NewCounter(prometheus.CounterOpts{
 			Name: "keyquorum_retiring_keys_deleted_total", Help: "Retiring keys deleted, by this node as the leader.",
 		}),
-		forgotten: make.NewCounter(prometheus.CounterOpts{
+		forgotten: factory.NewCounter(prometheus.CounterOpts{
 			Name: "keyquorum_users_forgotten_total", Help: "Users forgotten for want of a live token, by this node as the leader.",
 		}),
 	}

@@ -168,6 +168,3 @@ func (n *Node) Ready() error {
 
 // Live says why the process should be restarted, or nil.
 func (n *Node) Live() error { return n.fsm.Err() }
-
-// committed is how far Raft has come on this node.
-func (n *Node) committed() uint64 { return max(n.raft.CommitIndex(), n.raft.AppliedIndex()) }

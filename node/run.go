@@ -43,7 +43,7 @@ func (n *Node) Run(ctx context.Context) error {
 	front.Go(func() error { return n.serve(stop) })
 
 	err := n.untilEnd(ctx, work)
-	n.drain()
+	n.drain(context.WithoutCancel(ctx))
 	stop(nil)
 	err = errors.Join(err, front.Wait(), rooms.Wait())
 	stopProposing()
@@ -76,9 +76,9 @@ func (n *Node) serve(stop context.CancelCauseFunc) error {
 }
 
 // drain stops taking requests, hands leadership over, and finishes what is in flight.
-func (n *Node) drain() {
+func (n *Node) drain(ctx context.Context) {
 	n.draining.Store(true)
-	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.Timing.Drain)
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Drain)
 	defer cancel()
 	if n.raft.State() == raft.Leader && len(n.voters()) > 1 && n.fsm.Err() == nil {
 		if err := n.handOver(ctx, nil); err != nil {

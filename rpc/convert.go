@@ -47,18 +47,19 @@ func SettingsChange(m *v1.Settings) fsm.UpdateSettings {
 	}
 	switch m.GetMode() {
 	case v1.Settings_OVERLAP:
-		c.Mode = ptr(fsm.Overlap)
+		c.Mode = new(fsm.Overlap)
 	case v1.Settings_STRICT:
-		c.Mode = ptr(fsm.Strict)
+		c.Mode = new(fsm.Strict)
+	case v1.Settings_UNSPECIFIED: // stays as it is
 	}
 	if m != nil {
 		c.Issuer = m.Issuer
 	}
 	if m != nil && m.MaxRetiringKeys != nil {
-		c.MaxRetiring = ptr(int(m.GetMaxRetiringKeys()))
+		c.MaxRetiring = new(int(m.GetMaxRetiringKeys()))
 	}
 	if m != nil && m.WantedVoters != nil {
-		c.WantedVoters = ptr(int(m.GetWantedVoters()))
+		c.WantedVoters = new(int(m.GetWantedVoters()))
 	}
 	return c
 }
@@ -67,7 +68,5 @@ func duration(d *durationpb.Duration) *time.Duration {
 	if d == nil {
 		return nil
 	}
-	return ptr(d.AsDuration())
+	return new(d.AsDuration())
 }
-
-func ptr[T any](v T) *T { return &v }

@@ -53,7 +53,7 @@ func (n *fakeNode) requests() []proto.Message {
 	return n.asked
 }
 
-func give[Res any](n *fakeNode, ctx context.Context, by rpc.Caller, req proto.Message, res *Res) (*Res, error) {
+func give[Res any](ctx context.Context, n *fakeNode, by rpc.Caller, req proto.Message, res *Res) (*Res, error) {
 	if err := n.take(ctx, by, req); err != nil {
 		return nil, err
 	}
@@ -61,31 +61,31 @@ func give[Res any](n *fakeNode, ctx context.Context, by rpc.Caller, req proto.Me
 }
 
 func (n *fakeNode) Issue(ctx context.Context, by rpc.Caller, req *v1.IssueRequest) (*v1.IssueResponse, error) {
-	return give(n, ctx, by, req, &v1.IssueResponse{Token: secretToken, KeyId: "key"})
+	return give(ctx, n, by, req, &v1.IssueResponse{Token: secretToken, KeyId: "key"})
 }
 
 func (n *fakeNode) Rotate(ctx context.Context, by rpc.Caller, req *v1.RotateRequest) (*v1.RotateResponse, error) {
-	return give(n, ctx, by, req, &v1.RotateResponse{KeyId: "key", Revision: 7})
+	return give(ctx, n, by, req, &v1.RotateResponse{KeyId: "key", Revision: 7})
 }
 
 func (n *fakeNode) Revoke(ctx context.Context, by rpc.Caller, req *v1.RevokeRequest) (*v1.RevokeResponse, error) {
-	return give(n, ctx, by, req, &v1.RevokeResponse{KeyId: "key", Revision: 7})
+	return give(ctx, n, by, req, &v1.RevokeResponse{KeyId: "key", Revision: 7})
 }
 
 func (n *fakeNode) Delete(ctx context.Context, by rpc.Caller, req *v1.DeleteRequest) (*v1.DeleteResponse, error) {
-	return give(n, ctx, by, req, &v1.DeleteResponse{Revision: 7})
+	return give(ctx, n, by, req, &v1.DeleteResponse{Revision: 7})
 }
 
 func (n *fakeNode) Remove(ctx context.Context, by rpc.Caller, req *v1.RemoveRequest) (*v1.RemoveResponse, error) {
-	return give(n, ctx, by, req, &v1.RemoveResponse{NodeId: "id"})
+	return give(ctx, n, by, req, &v1.RemoveResponse{NodeId: "id"})
 }
 
 func (n *fakeNode) TransferLeadership(ctx context.Context, by rpc.Caller, req *v1.TransferLeadershipRequest) (*v1.TransferLeadershipResponse, error) {
-	return give(n, ctx, by, req, &v1.TransferLeadershipResponse{LeaderId: "id"})
+	return give(ctx, n, by, req, &v1.TransferLeadershipResponse{LeaderId: "id"})
 }
 
 func (n *fakeNode) UpdateSettings(ctx context.Context, by rpc.Caller, req *v1.UpdateSettingsRequest) (*v1.UpdateSettingsResponse, error) {
-	return give(n, ctx, by, req, &v1.UpdateSettingsResponse{Settings: &v1.Settings{}})
+	return give(ctx, n, by, req, &v1.UpdateSettingsResponse{Settings: &v1.Settings{}})
 }
 
 func (n *fakeNode) Verify(ctx context.Context, req *v1.VerifyRequest) (*v1.VerifyResponse, error) {
@@ -93,7 +93,7 @@ func (n *fakeNode) Verify(ctx context.Context, req *v1.VerifyRequest) (*v1.Verif
 	if verdict == nil {
 		verdict = &v1.VerifyResponse{Reason: v1.VerifyResponse_EXPIRED, Revision: 7, Node: n.Name()}
 	}
-	return give(n, ctx, rpc.Caller{}, req, verdict)
+	return give(ctx, n, rpc.Caller{}, req, verdict)
 }
 
 func (n *fakeNode) VerifyBatch(ctx context.Context, req *v1.VerifyBatchRequest) (*v1.VerifyBatchResponse, error) {
@@ -101,45 +101,45 @@ func (n *fakeNode) VerifyBatch(ctx context.Context, req *v1.VerifyBatchRequest) 
 	for range req.GetTokens() {
 		res.Verdicts = append(res.Verdicts, &v1.VerifyResponse{Reason: v1.VerifyResponse_MALFORMED})
 	}
-	return give(n, ctx, rpc.Caller{}, req, res)
+	return give(ctx, n, rpc.Caller{}, req, res)
 }
 
 func (n *fakeNode) Get(ctx context.Context, req *v1.GetRequest) (*v1.GetResponse, error) {
-	return give(n, ctx, rpc.Caller{}, req, &v1.GetResponse{Revision: 7})
+	return give(ctx, n, rpc.Caller{}, req, &v1.GetResponse{Revision: 7})
 }
 
 func (n *fakeNode) List(ctx context.Context, req *v1.ListRequest) (*v1.ListResponse, error) {
-	return give(n, ctx, rpc.Caller{}, req, &v1.ListResponse{Revision: 7})
+	return give(ctx, n, rpc.Caller{}, req, &v1.ListResponse{Revision: 7})
 }
 
 func (n *fakeNode) Status(ctx context.Context) (*v1.StatusResponse, error) {
-	return give(n, ctx, rpc.Caller{}, &v1.StatusRequest{}, &v1.StatusResponse{})
+	return give(ctx, n, rpc.Caller{}, &v1.StatusRequest{}, &v1.StatusResponse{})
 }
 
 func (n *fakeNode) Members(ctx context.Context) (*v1.MembersResponse, error) {
-	return give(n, ctx, rpc.Caller{}, &v1.MembersRequest{}, &v1.MembersResponse{})
+	return give(ctx, n, rpc.Caller{}, &v1.MembersRequest{}, &v1.MembersResponse{})
 }
 
 func (n *fakeNode) GetSettings(ctx context.Context) (*v1.GetSettingsResponse, error) {
-	return give(n, ctx, rpc.Caller{}, &v1.GetSettingsRequest{}, &v1.GetSettingsResponse{})
+	return give(ctx, n, rpc.Caller{}, &v1.GetSettingsRequest{}, &v1.GetSettingsResponse{})
 }
 
 func (n *fakeNode) Local() rpc.Writer { return n.local }
 
 func (n *fakeNode) Clock(ctx context.Context) (*peerv1.ClockResponse, error) {
-	return give(n, ctx, rpc.Caller{}, &peerv1.ClockRequest{}, &peerv1.ClockResponse{WallNs: 5, NodeId: "id"})
+	return give(ctx, n, rpc.Caller{}, &peerv1.ClockRequest{}, &peerv1.ClockResponse{WallNs: 5, NodeId: "id"})
 }
 
 func (n *fakeNode) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinResponse, error) {
-	return give(n, ctx, rpc.Caller{}, req, &peerv1.JoinResponse{ClusterId: "c"})
+	return give(ctx, n, rpc.Caller{}, req, &peerv1.JoinResponse{ClusterId: "c"})
 }
 
 func (n *fakeNode) Leave(ctx context.Context, req *peerv1.LeaveRequest) (*peerv1.LeaveResponse, error) {
-	return give(n, ctx, rpc.Caller{}, req, &peerv1.LeaveResponse{})
+	return give(ctx, n, rpc.Caller{}, req, &peerv1.LeaveResponse{})
 }
 
 func (n *fakeNode) Init(ctx context.Context, by rpc.Caller, req *v1.InitRequest) (*v1.InitResponse, error) {
-	return give(n, ctx, by, req, &v1.InitResponse{ClusterId: "c"})
+	return give(ctx, n, by, req, &v1.InitResponse{ClusterId: "c"})
 }
 
 func (n *fakeNode) Name() string { return "n1" }

@@ -189,8 +189,10 @@ func checkForward(req *peerv1.ForwardRequest) error {
 func checkJoin(req *peerv1.JoinRequest) error {
 	m := req.GetMember()
 	for _, name := range []struct{ field, value string }{
-		{"member.nodeId", m.GetNodeId()}, {"member.name", m.GetName()},
-		{"member.rpcAddress", m.GetRpcAddress()}, {"member.raftAddress", m.GetRaftAddress()},
+		{"member.nodeId", m.GetNodeId()},
+		{"member.name", m.GetName()},
+		{"member.rpcAddress", m.GetRpcAddress()},
+		{"member.raftAddress", m.GetRaftAddress()},
 	} {
 		if err := checkName(name.field, name.value); err != nil {
 			return err

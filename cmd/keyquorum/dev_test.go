@@ -44,7 +44,7 @@ func startDev(t *testing.T) (url, curl string) {
 func TestWhatDevPrintsWorksWhenPasted(t *testing.T) {
 	url, curl := startDev(t)
 	parts := regexp.MustCompile(`^curl -s (\S+) -H '([^:]+): ([^']+)' -d '([^']+)'$`).FindStringSubmatch(curl)
-	if parts == nil || !strings.HasPrefix(parts[1], url+"/") {
+	if len(parts) != 5 || !strings.HasPrefix(parts[1], url+"/") {
 		t.Fatalf("the first line is %q, and the line to try %q", url, curl)
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, parts[1], strings.NewReader(parts[4]))

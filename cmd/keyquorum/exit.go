@@ -71,8 +71,7 @@ func joinFailure(err, written error) error {
 
 // plainly is an error of the client's own making without what the command line shows anyway.
 func plainly(err error) error {
-	var e *client.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*client.Error](err); ok {
 		return errors.New(e.Message)
 	}
 	return err

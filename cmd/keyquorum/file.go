@@ -61,7 +61,8 @@ func readSettings(path string) (*settingsFile, error) {
 	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s holds more than one YAML document", path)
 	}
-	return f, f.take(doc.Content[0])
+	err = f.take(doc.Content[0])
+	return f, err
 }
 
 func (f *settingsFile) take(mapping *yaml.Node) error {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -78,13 +79,13 @@ func openMember(cfg memberConfig) (m *member, err error) {
 	return m, err
 }
 
-// later has close called at the end, or when the opening fails.
-func (m *member) later(close func() error) { m.release = append(m.release, close) }
+// later has undo called at the end, or when the opening fails.
+func (m *member) later(undo func() error) { m.release = append(m.release, undo) }
 
 func (m *member) close() error {
 	var faults []error
-	for i := len(m.release) - 1; i >= 0; i-- {
-		faults = append(faults, m.release[i]())
+	for _, v := range slices.Backward(m.release) {
+		faults = append(faults, v())
 	}
 	m.release = nil
 	return errors.Join(faults...)

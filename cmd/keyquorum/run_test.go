@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -29,8 +31,10 @@ func TestExitCodesTellRefusalFromSilence(t *testing.T) {
 		told []string
 	}{
 		{"field", refusal(connect.CodeInvalidArgument, "ttl: at most 24h"), 1, []string{"invalid argument: ttl: at most 24h"}},
-		{"limit", refusal(connect.CodeResourceExhausted, "64 retiring keys", &v1.RetryAt{Time: timestamppb.New(began)}), 1,
-			[]string{"limit reached: 64 retiring keys", "retry at  2026-11-01T12:00:00Z"}},
+		{
+			"limit", refusal(connect.CodeResourceExhausted, "64 retiring keys", &v1.RetryAt{Time: timestamppb.New(began)}), 1,
+			[]string{"limit reached: 64 retiring keys", "retry at  2026-11-01T12:00:00Z"},
+		},
 		{"role", refusal(connect.CodePermissionDenied, "issuers only"), 1, []string{"permission denied"}},
 		{"stranger", refusal(connect.CodeUnauthenticated, "who are you"), 1, []string{"unauthenticated"}},
 		{"old node", refusal(connect.CodeUnimplemented, "unknown call"), 3, []string{"--addr names a Keyquorum node"}},
@@ -141,7 +145,7 @@ func TestTheGrammarIsWhole(t *testing.T) {
 			if n.Help == "" {
 				t.Errorf("%s has no help", n.FullPath())
 			}
-			if _, ok := n.Target.Addr().Interface().(runner); n.Leaf() && !ok {
+			if _, ok := reflect.TypeAssert[runner](n.Target.Addr()); n.Leaf() && !ok {
 				t.Errorf("%s does not run", n.FullPath())
 			}
 		case *kong.Flag:
@@ -173,7 +177,7 @@ func TestKeyringInitWarnsAndNeverOverwrites(t *testing.T) {
 	}
 	r = sh.must(1, "keyring", "init", file)
 	wants(t, r.errors, "is there already and was left as it is")
-	if again, err := os.ReadFile(file); err != nil || string(again) != string(made) {
+	if again, err := os.ReadFile(file); err != nil || !bytes.Equal(again, made) {
 		t.Error("the keyring was changed", err)
 	}
 	wants(t, sh.must(1, "keyring", "init", filepath.Join(t.TempDir(), "no", "dir")).errors, fs.ErrNotExist.Error()[:4])

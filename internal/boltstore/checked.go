@@ -49,8 +49,7 @@ func (c *checked) bolt(f func() error) error {
 		return p
 	}
 	err := contain(f)
-	var p *panicError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*panicError](err); ok {
 		c.broken.Store(p)
 	}
 	return err

@@ -60,8 +60,10 @@ func lived(t *testing.T, path string) *Store {
 	store := func(n int, size int) {
 		var logs []*raft.Log
 		for range n {
-			logs = append(logs, &raft.Log{Index: next, Term: next / 100, Type: raft.LogCommand, AppendedAt: time.Unix(int64(next), 0),
-				Data: bytes.Repeat(fmt.Appendf(nil, "<%d>", next), size)})
+			logs = append(logs, &raft.Log{
+				Index: next, Term: next / 100, Type: raft.LogCommand, AppendedAt: time.Unix(int64(next), 0),
+				Data: bytes.Repeat(fmt.Appendf(nil, "<%d>", next), size),
+			})
 			next++
 		}
 		must(t, s.StoreLogs(logs))

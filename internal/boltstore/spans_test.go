@@ -32,7 +32,7 @@ func TestSpansAreASet(t *testing.T) {
 
 func equalSet(t *rapid.T, s spans, set map[uint64]bool) {
 	var first, last uint64
-	for i := uint64(0); i < 25; i++ {
+	for i := range uint64(25) {
 		if s.has(i) != set[i] {
 			t.Fatalf("%v has %d: %t, want %t", s, i, s.has(i), set[i])
 		}

@@ -56,7 +56,7 @@ func TestUnknownIndexesAreNotFound(t *testing.T) {
 	must(t, s.StoreLogs(entries(5, 9, 1)))
 	for _, i := range []uint64{0, 4, 10, tailIndex} {
 		// raft compares with ==.
-		if err := s.GetLog(i, new(raft.Log)); err != raft.ErrLogNotFound { //nolint:errorlint
+		if err := s.GetLog(i, new(raft.Log)); err != raft.ErrLogNotFound {
 			t.Errorf("entry %d: %v", i, err)
 		}
 	}

@@ -80,7 +80,7 @@ func (d *hangingDisk) StoreLogs(logs []*raft.Log) error {
 	return d.InmemStore.StoreLogs(logs)
 }
 
-func (d *hangingDisk) DeleteRange(lo, hi uint64) error { d.hang(); return nil }
+func (d *hangingDisk) DeleteRange(uint64, uint64) error { d.hang(); return nil }
 
 func (d *hangingDisk) Set(k, v []byte) error { d.hang(); return d.InmemStore.Set(k, v) }
 

@@ -54,7 +54,8 @@ func (s *Snapshots) prepare() error {
 
 // Create starts a snapshot.
 func (s *Snapshots) Create(version raft.SnapshotVersion, index, term uint64, c raft.Configuration, ci uint64,
-	t raft.Transport) (raft.SnapshotSink, error) {
+	t raft.Transport,
+) (raft.SnapshotSink, error) {
 	sink, err := s.FileSnapshotStore.Create(version, index, term, c, ci, t)
 	if err != nil {
 		return nil, err

@@ -136,6 +136,7 @@ type addresses struct {
 }
 
 func (c Config) resolve() (addresses, error) {
+	//nolint:forbidigo // names are looked up once, at the start, where there is no caller's context yet
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	var at addresses

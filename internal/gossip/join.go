@@ -38,7 +38,7 @@ func (g *Gossip) keepJoining(ctx context.Context) {
 
 // jitter spreads the attempts of many nodes: wait, give or take a quarter.
 func jitter(wait time.Duration) time.Duration {
-	return wait*3/4 + rand.N(wait/2+1)
+	return wait*3/4 + rand.N(wait/2+1) //nolint:gosec // spreading needs no unpredictable numbers
 }
 
 // tell warns once when nobody can be reached, and says when that is over.

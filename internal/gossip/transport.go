@@ -18,7 +18,7 @@ const bindTries = 10
 // another node's silence when this one ends.
 type transport struct {
 	*memberlist.NetTransport
-	calls  context.Context // ends with hangUp
+	calls  context.Context //nolint:containedctx // the transport's own life: it ends with hangUp
 	hangUp context.CancelFunc
 }
 
@@ -35,14 +35,18 @@ func listen(at netip.AddrPort, logger *log.Logger) (*transport, error) {
 	for {
 		inner, err := memberlist.NewNetTransport(conf)
 		if err == nil {
-			t := &transport{NetTransport: inner}
-			t.calls, t.hangUp = context.WithCancel(context.Background())
-			return t, nil
+			return newTransport(inner), nil
 		}
 		if tries--; tries == 0 {
 			return nil, fmt.Errorf("gossip: listen on %s: %w", at, err)
 		}
 	}
+}
+
+func newTransport(inner *memberlist.NetTransport) *transport {
+	//nolint:forbidigo // memberlist's interface gives no context to hang calls on
+	calls, hangUp := context.WithCancel(context.Background())
+	return &transport{NetTransport: inner, calls: calls, hangUp: hangUp}
 }
 
 // DialTimeout opens a stream that ends with hangUp at the latest.

@@ -3,6 +3,7 @@
 package seal_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -70,7 +71,7 @@ func TestInitMakesAKeyringForAllMembers(t *testing.T) {
 	if _, err := two.Open("ada", random, sealed); err != nil {
 		t.Errorf("another member with the same file: %v", err)
 	}
-	if string(one.GossipKey()) != string(two.GossipKey()) {
+	if !bytes.Equal(one.GossipKey(), two.GossipKey()) {
 		t.Error("two members with the same file have two gossip keys")
 	}
 	assertAlone(t, path)
@@ -98,7 +99,7 @@ func TestInitNeverOverwrites(t *testing.T) {
 	if err := seal.Init(path); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a second Init: %v, want one that wraps fs.ErrExist", err)
 	}
-	if after, _ := os.ReadFile(path); string(after) != string(before) {
+	if after, _ := os.ReadFile(path); !bytes.Equal(after, before) {
 		t.Error("the keyring changed")
 	}
 	assertAlone(t, path)
@@ -220,11 +221,11 @@ func TestDamagedFileIsRefusedWithoutItsContent(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(good)
-	swap := func(old, new string) string {
+	swap := func(old, with string) string {
 		if !strings.Contains(text, old) {
 			t.Fatalf("a keyring file has no %q", old)
 		}
-		return strings.Replace(text, old, new, 1)
+		return strings.Replace(text, old, with, 1)
 	}
 	for name, c := range map[string]struct{ content, word string }{
 		"empty":              {"", "damaged"},

@@ -58,7 +58,7 @@ func decodeString(s string) (string, bool) {
 	var out strings.Builder
 	out.Grow(decodedLen(len(s)))
 	var chunk [step * 6 / 8]byte
-	for len(s) > 0 {
+	for s != "" {
 		part := s[:min(step, len(s))]
 		s = s[len(part):]
 		b := chunk[:decodedLen(len(part))]

@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/json"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -91,14 +92,14 @@ func assertSameForJSON(t *testing.T, text string, v token.Verified) {
 func assertSignsAgain(t *testing.T, v token.Verified, claims map[string]any, c token.Check, key *secret.Key) {
 	t.Helper()
 	own := make(map[string]any)
-	for name, value := range claims {
-		own[name] = value
-	}
+	maps.Copy(own, claims)
 	for _, name := range []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti"} {
 		delete(own, name)
 	}
-	text, err := token.Sign(token.Spec{Issuer: v.Issuer, Subject: v.Subject, Audience: v.Audience, IssuedAt: v.IssuedAt,
-		ExpiresAt: v.ExpiresAt, ID: v.ID, KeyID: v.KeyID, Claims: own}, key)
+	text, err := token.Sign(token.Spec{
+		Issuer: v.Issuer, Subject: v.Subject, Audience: v.Audience, IssuedAt: v.IssuedAt,
+		ExpiresAt: v.ExpiresAt, ID: v.ID, KeyID: v.KeyID, Claims: own,
+	}, key)
 	if err != nil {
 		return
 	}

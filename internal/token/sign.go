@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -115,9 +116,7 @@ func (s *Spec) checkFields() error {
 // payload writes the claims as JSON with sorted names, so that it has one spelling.
 func (s *Spec) payload() ([]byte, error) {
 	all := make(map[string]any, len(s.Claims)+len(registered))
-	for name, value := range s.Claims {
-		all[name] = value
-	}
+	maps.Copy(all, s.Claims)
 	all["iss"], all["sub"], all["jti"] = s.Issuer, s.Subject, s.ID
 	all["iat"], all["nbf"], all["exp"] = s.IssuedAt.Unix(), s.IssuedAt.Unix(), ceil(s.ExpiresAt)
 	switch len(s.Audience) {

@@ -106,8 +106,10 @@ func TestLibraryReadsOurTokens(t *testing.T) {
 // A token of the library that says the same is read, too: its header has the same spelling.
 func TestTokenOfTheLibraryIsRead(t *testing.T) {
 	key := newKey(t, 'k')
-	made := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"iss": issuer, "sub": user, "jti": "x",
-		"iat": issued.Unix(), "nbf": issued.Unix(), "exp": issued.Unix() + 900})
+	made := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+		"iss": issuer, "sub": user, "jti": "x",
+		"iat": issued.Unix(), "nbf": issued.Unix(), "exp": issued.Unix() + 900,
+	})
 	made.Header["kid"] = keyID
 	text, err := made.SignedString(key.Bytes())
 	if err != nil {

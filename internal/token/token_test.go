@@ -118,8 +118,10 @@ func verdict(t testing.TB, raw string, c token.Check) token.Reason {
 }
 
 func TestReasonNames(t *testing.T) {
-	want := []string{"NONE", "MALFORMED", "EXPIRED", "KEY_NOT_FOUND", "SIGNATURE_INVALID", "NOT_YET_VALID",
-		"ISSUER_MISMATCH", "AUDIENCE_MISMATCH", "UNKNOWN"}
+	want := []string{
+		"NONE", "MALFORMED", "EXPIRED", "KEY_NOT_FOUND", "SIGNATURE_INVALID", "NOT_YET_VALID",
+		"ISSUER_MISMATCH", "AUDIENCE_MISMATCH", "UNKNOWN",
+	}
 	for i, name := range want {
 		if got := token.Reason(i).String(); got != name {
 			t.Errorf("reason %d is %q, want %q", i, got, name)

@@ -94,7 +94,7 @@ func TestCluster(t *testing.T) {
 		term := lead.CurrentTerm()
 
 		// The follower hears no one and stands for leader again and again; pre-votes keep the term as it is.
-		follower := other(all, id)
+		follower := other(id)
 		for peer := range all {
 			net.CutOneWay(string(peer), string(follower))
 		}
@@ -122,7 +122,7 @@ func TestCluster(t *testing.T) {
 		net := memnet.New()
 		all := members(t, net)
 		id, lead := leader(t, all, "")
-		behind := other(all, id)
+		behind := other(id)
 		net.Isolate(string(behind))
 		var words []string
 		for i := range 20 {
@@ -158,7 +158,7 @@ func TestCluster(t *testing.T) {
 }
 
 // other gives a member that is not the one named.
-func other(all map[raft.ServerID]*node, not raft.ServerID) raft.ServerID {
+func other(not raft.ServerID) raft.ServerID {
 	for _, s := range cluster.Servers {
 		if s.ID != not {
 			return s.ID

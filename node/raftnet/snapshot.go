@@ -40,7 +40,7 @@ func (t *Transport) announce(req *raft.InstallSnapshotRequest) (term uint64, fol
 	resp := t.ask(raft.RPC{Command: &raft.AppendEntriesRequest{
 		RPCHeader: req.RPCHeader,
 		Term:      req.Term,
-		Leader:    req.Leader,
+		Leader:    req.Leader, //nolint:staticcheck // members that do not know RPCHeader.Addr send it alone
 	}})
 	if resp.Error != nil {
 		return 0, false, resp.Error

@@ -18,7 +18,7 @@ type stream struct {
 	advertise advertised
 	max       int
 	log       hclog.Logger
-	ctx       context.Context // ends with Close, and dialling with it
+	ctx       context.Context //nolint:containedctx // the stream's own life: it ends with Close, and dialling with it
 	cancel    context.CancelFunc
 
 	mu       sync.Mutex
@@ -45,6 +45,7 @@ func newStream(cfg TCPConfig) *stream {
 		log:       cfg.Logger,
 		conns:     make(map[*conn]struct{}),
 	}
+	//nolint:forbidigo // raft's interface gives no context to dial in
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }

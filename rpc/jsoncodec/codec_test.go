@@ -153,8 +153,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := jsoncodec.Unmarshal([]byte(c.body), c.into)
-			var told *jsoncodec.Error
-			if !errors.As(err, &told) {
+			if _, ok := errors.AsType[*jsoncodec.Error](err); !ok {
 				t.Fatalf("got %v, want an *Error", err)
 			}
 			if got := err.Error(); got != c.want && !(len(c.body) > 100 && strings.HasSuffix(got, c.want)) {

@@ -107,8 +107,7 @@ func (d *decoder) field(m protoreflect.Message, fd protoreflect.FieldDescriptor,
 	at := d.pos
 	switch c := d.next(); {
 	case c == 'n':
-		_, err := d.word()
-		return err
+		return d.word()
 	case fd.IsMap():
 		return d.fail(at, "a field of a kind that cannot be sent as JSON")
 	case fd.IsList():

@@ -174,8 +174,8 @@ func (s *scanner) rawText() (raw []byte, plain bool, err *Error) {
 	return nil, false, s.fail(len(s.in), "the JSON ends early: a string is not closed")
 }
 
-// word reads a number, true, false or null as it stands.
-func (s *scanner) word() ([]byte, *Error) {
+// word passes over a number, true, false or null.
+func (s *scanner) word() *Error {
 	s.next()
 	start := s.pos
 	for s.pos < len(s.in) && isWord(s.in[s.pos]) {
@@ -184,9 +184,9 @@ func (s *scanner) word() ([]byte, *Error) {
 	raw := s.in[start:s.pos]
 	if !isLiteral(raw) && !isNumber(raw) {
 		s.pos = start
-		return nil, s.unexpected("a value")
+		return s.unexpected("a value")
 	}
-	return raw, nil
+	return nil
 }
 
 func isWord(c byte) bool {
@@ -255,8 +255,7 @@ func (s *scanner) anything() *Error {
 		_, _, err := s.rawText()
 		return err
 	}
-	_, err := s.word()
-	return err
+	return s.word()
 }
 
 // under puts a name or an index before the path of err.
