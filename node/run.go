@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
@@ -42,12 +43,36 @@ func (n *Node) Run(ctx context.Context) error {
 	var front errgroup.Group
 	front.Go(func() error { return n.serve(stop) })
 
-	err := n.untilEnd(ctx, work)
-	n.drain(context.WithoutCancel(ctx))
+	halted := n.untilEnd(ctx, work)
+	n.drain(context.WithoutCancel(ctx), halted)
 	stop(nil)
-	err = errors.Join(err, front.Wait(), rooms.Wait())
-	stopProposing()
-	return errors.Join(err, log.Wait(), n.close())
+	ended := make(chan error, 1)
+	go func() {
+		err := errors.Join(front.Wait(), rooms.Wait())
+		stopProposing()
+		ended <- errors.Join(err, log.Wait(), n.close())
+	}()
+	return n.joined(halted, ended)
+}
+
+// ErrStuck says that a node could not end what it had started: what it stands on, a disk that hangs, never
+// answered. The process has to end without closing its stores, which would wait for the same.
+var ErrStuck = errors.New("the node could not be ended in good order: end the process")
+
+// joined waits until all that Run started has ended. A node that halted may stand on something that never
+// answers: it waits no longer than it drains.
+func (n *Node) joined(halted error, ended <-chan error) error {
+	if halted == nil {
+		return <-ended
+	}
+	timer := time.NewTimer(n.cfg.Timing.Drain)
+	defer timer.Stop()
+	select {
+	case err := <-ended:
+		return errors.Join(halted, err)
+	case <-timer.C:
+		return errors.Join(halted, ErrStuck)
+	}
 }
 
 // untilEnd waits for what ends the node.
@@ -75,15 +100,20 @@ func (n *Node) serve(stop context.CancelCauseFunc) error {
 	return err
 }
 
-// drain stops taking requests, hands leadership over, and finishes what is in flight.
-func (n *Node) drain(ctx context.Context) {
+// drain stops taking requests, hands leadership over, and finishes what is in flight. A node that halted cannot
+// be trusted with the first, nor with waiting for the second.
+func (n *Node) drain(ctx context.Context, halted error) {
 	n.draining.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Drain)
 	defer cancel()
-	if n.raft.State() == raft.Leader && len(n.voters()) > 1 && n.fsm.Err() == nil {
+	if halted == nil && n.raft.State() == raft.Leader && len(n.voters()) > 1 {
 		if err := n.handOver(ctx, nil); err != nil {
 			n.log.Warn("leadership could not be handed over; the others will elect a leader", "error", err)
 		}
+	}
+	if halted != nil {
+		_ = n.server.Close()
+		return
 	}
 	if err := n.server.Shutdown(ctx); err != nil {
 		n.log.Warn("requests in flight were cut off", "error", err)

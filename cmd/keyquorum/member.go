@@ -94,7 +94,7 @@ func (m *member) close() error {
 // openDisk opens the data directory and what Raft keeps in it. The keyring is checked before anything else is
 // read or written.
 func (m *member) openDisk(cfg memberConfig, conf *node.Config, registry *prometheus.Registry, halted chan<- error) error {
-	dir, err := datadir.Open(cfg.dataDir, datadir.Options{})
+	dir, err := datadir.Open(cfg.dataDir, datadir.Options{Logger: cfg.logger})
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func (m *member) openGossip(cfg memberConfig, conf *node.Config) error {
 	return nil
 }
 
-// run works until ctx ends, and closes all that was opened.
+// run works until ctx ends, and closes all that was opened. After node.ErrStuck the process must end at once.
 func (m *member) run(ctx context.Context) error {
 	work, stop := context.WithCancel(ctx)
 	defer stop()
@@ -173,7 +173,11 @@ func (m *member) run(ctx context.Context) error {
 	all.Go(func() error { return m.gossip.Run(work) })
 	err := m.Node.Run(ctx)
 	stop()
-	return errors.Join(err, all.Wait(), m.close())
+	err = errors.Join(err, all.Wait())
+	if errors.Is(err, node.ErrStuck) {
+		return err
+	}
+	return errors.Join(err, m.close())
 }
 
 // awaitReady waits until the node at an address says that it is ready.

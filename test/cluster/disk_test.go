@@ -1,0 +1,80 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/keyquorum/keyquorum/internal/boltstore"
+	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/node"
+	"github.com/keyquorum/keyquorum/test/cluster"
+)
+
+// disk is a store that hangs when it is told to, until it is released.
+type disk struct {
+	*raft.InmemStore
+	hangs   *atomic.Bool
+	release chan struct{}
+}
+
+func (d *disk) wait() {
+	if d.hangs.Load() {
+		<-d.release
+	}
+}
+
+func (d *disk) StoreLogs(logs []*raft.Log) error {
+	d.wait()
+	return d.InmemStore.StoreLogs(logs)
+}
+
+func (d *disk) StoreLog(log *raft.Log) error { return d.StoreLogs([]*raft.Log{log}) }
+
+func (d *disk) SetUint64(key []byte, value uint64) error {
+	d.wait()
+	return d.InmemStore.SetUint64(key, value)
+}
+
+// A leader whose disk hangs goes on with its heartbeats, so nobody stands against it: the watchdog has to end it.
+func TestALeaderWhoseDiskHangsMakesRoomForAnother(t *testing.T) {
+	in(t, func(t *testing.T) {
+		release := make(chan struct{})
+		hangs := make(map[string]*atomic.Bool)
+		c := cluster.New(t, 3, cluster.Options{Config: func(cfg *node.Config) {
+			halted := make(chan error, 1)
+			d := &disk{InmemStore: cfg.Logs.(*raft.InmemStore), hangs: new(atomic.Bool), release: release}
+			hangs[cfg.Name] = d.hangs
+			watched := boltstore.Watch(d, 2*time.Second, func(err error) { halted <- err })
+			cfg.Logs, cfg.Stable, cfg.Halted = watched, watched, halted
+		}})
+		defer close(release)
+		token := c.Leader().MustIssue(t, "ada", time.Hour)
+		c.AwaitAgreed()
+		victim := c.Leader()
+		hangs[victim.Host].Store(true)
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := victim.Issue(ctx, "eve", time.Minute); !errors.Is(err, fault.ErrOutcomeUnknown) {
+			t.Errorf("a write to the disk that hangs: %v", err)
+		}
+		if err := victim.Ended(); err == nil {
+			t.Error("it ended without a reason")
+		}
+		next := c.Leader()
+		if took := time.Since(start); took > 30*time.Second {
+			t.Errorf("another led after %v", took)
+		}
+		if got := next.MustVerify(t, next.MustIssue(t, "bob", time.Minute)); got != valid {
+			t.Errorf("a token of the next leader: %v", got)
+		}
+		if got := next.MustVerify(t, token); got != valid {
+			t.Errorf("a token from before: %v", got)
+		}
+	})
+}
