@@ -39,13 +39,13 @@ func (c *Command) check() *Refusal {
 	case Found:
 		return op.check()
 	case Issue:
-		return first(checkSubject("subject", op.Subject), checkLifetime(op.TTL), op.Candidate.check("candidate"))
+		return first(checkSubject(op.Subject), checkLifetime(op.TTL), op.Candidate.check("candidate"))
 	case Rotate:
-		return first(checkSubject("subject", op.Subject), op.Candidate.check("candidate"))
+		return first(checkSubject(op.Subject), op.Candidate.check("candidate"))
 	case Revoke:
-		return first(checkSubject("subject", op.Subject), op.Candidate.check("candidate"))
+		return first(checkSubject(op.Subject), op.Candidate.check("candidate"))
 	case Delete:
-		return checkSubject("subject", op.Subject)
+		return checkSubject(op.Subject)
 	case Expire:
 		return op.check()
 	case UpdateSettings:
@@ -76,7 +76,7 @@ func (op *Found) check() *Refusal {
 func (op *Expire) check() *Refusal {
 	for i := range op.Items {
 		item := &op.Items[i]
-		if r := first(checkSubject("subject", item.Subject), item.Candidate.check("candidate")); r != nil {
+		if r := first(checkSubject(item.Subject), item.Candidate.check("candidate")); r != nil {
 			r.Field = fmt.Sprintf("items[%d].%s", i, r.Field)
 			return r
 		}
@@ -134,9 +134,9 @@ func checkLifetime(ttl time.Duration) *Refusal {
 	return nil
 }
 
-func checkSubject(field, s string) *Refusal {
+func checkSubject(s string) *Refusal {
 	if err := subject.Check(s); err != nil {
-		return invalid(field, "%v", err)
+		return invalid("subject", "%v", err)
 	}
 	return nil
 }

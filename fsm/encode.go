@@ -67,13 +67,16 @@ func (c *Command) proto() (*logpb.Command, error) {
 		err = op.into(m)
 	case Issue:
 		m.Op = &logpb.Command_Issue{Issue: &logpb.Issue{
-			Subject: op.Subject, TtlMs: roundUp(op.TTL), Candidate: op.Candidate.proto()}}
+			Subject: op.Subject, TtlMs: roundUp(op.TTL), Candidate: op.Candidate.proto(),
+		}}
 	case Rotate:
 		m.Op = &logpb.Command_Rotate{Rotate: &logpb.Rotate{
-			Subject: op.Subject, Expected: op.Expected.proto(), Candidate: op.Candidate.proto()}}
+			Subject: op.Subject, Expected: op.Expected.proto(), Candidate: op.Candidate.proto(),
+		}}
 	case Revoke:
 		m.Op = &logpb.Command_Revoke{Revoke: &logpb.Revoke{
-			Subject: op.Subject, Expected: op.Expected.proto(), Candidate: op.Candidate.proto()}}
+			Subject: op.Subject, Expected: op.Expected.proto(), Candidate: op.Candidate.proto(),
+		}}
 	case Delete:
 		m.Op = &logpb.Command_Delete{Delete: &logpb.Delete{Subject: op.Subject, Expected: op.Expected.proto()}}
 	case Expire:
@@ -114,7 +117,8 @@ func (c *Candidate) proto() *logpb.Candidate {
 func (op *Found) into(m *logpb.Command) error {
 	settings, err := op.Settings.proto()
 	m.Op = &logpb.Command_Found{Found: &logpb.Found{
-		ClusterId: op.ClusterID, Settings: settings, KeyringCheck: op.KeyringCheck}}
+		ClusterId: op.ClusterID, Settings: settings, KeyringCheck: op.KeyringCheck,
+	}}
 	return err
 }
 
@@ -123,7 +127,8 @@ func (op *Expire) into(m *logpb.Command) {
 	for i := range op.Items {
 		item := &op.Items[i]
 		items[i] = &logpb.Expire_Item{
-			Subject: item.Subject, Key: item.Key.proto(), Candidate: item.Candidate.proto()}
+			Subject: item.Subject, Key: item.Key.proto(), Candidate: item.Candidate.proto(),
+		}
 	}
 	m.Op = &logpb.Command_Expire{Expire: &logpb.Expire{Items: items}}
 }

@@ -20,8 +20,10 @@ import (
 func everyOp() []Op {
 	c := Candidate{Random: 0x0102030405060708, Sealed: []byte("sealed")}
 	id := KeyID{Revision: 7, Random: 0xffeeddccbbaa9988}
-	s := Settings{Mode: Strict, ForgetAfter: time.Hour, Issuer: "issuer", MinTTL: 2 * time.Second,
-		DefaultTTL: 3 * time.Second, MaxTTL: 4500 * time.Millisecond, MaxRetiring: 5, WantedVoters: 7}
+	s := Settings{
+		Mode: Strict, ForgetAfter: time.Hour, Issuer: "issuer", MinTTL: 2 * time.Second,
+		DefaultTTL: 3 * time.Second, MaxTTL: 4500 * time.Millisecond, MaxRetiring: 5, WantedVoters: 7,
+	}
 	return []Op{
 		Found{ClusterID: "cluster", Settings: s, KeyringCheck: []byte("check")},
 		Issue{Subject: "ada", TTL: 90 * time.Second, Candidate: &c},
@@ -33,11 +35,15 @@ func everyOp() []Op {
 		Expire{Items: []ExpireItem{
 			{Subject: "ada", Key: id, Candidate: &c}, {Subject: "ada", Key: id}, {Subject: "bob"},
 		}},
-		UpdateSettings{Mode: &s.Mode, ForgetAfter: &s.ForgetAfter, Issuer: &s.Issuer, MinTTL: &s.MinTTL,
-			DefaultTTL: &s.DefaultTTL, MaxTTL: &s.MaxTTL, MaxRetiring: &s.MaxRetiring, WantedVoters: &s.WantedVoters},
+		UpdateSettings{
+			Mode: &s.Mode, ForgetAfter: &s.ForgetAfter, Issuer: &s.Issuer, MinTTL: &s.MinTTL,
+			DefaultTTL: &s.DefaultTTL, MaxTTL: &s.MaxTTL, MaxRetiring: &s.MaxRetiring, WantedVoters: &s.WantedVoters,
+		},
 		UpdateSettings{ForgetAfter: ptr(time.Duration(0))},
-		PutMember{Member{ID: "n1", Name: "one", Region: "eu", RPCAddress: "h:1", RaftAddress: "h:2", Version: "v",
-			Format: 1, Replica: true}},
+		PutMember{Member{
+			ID: "n1", Name: "one", Region: "eu", RPCAddress: "h:1", RaftAddress: "h:2", Version: "v",
+			Format: 1, Replica: true,
+		}},
 		RemoveMember{ID: "n1"},
 	}
 }
@@ -107,9 +113,9 @@ func TestEncodeRefuses(t *testing.T) {
 		"the epoch":            {Time: time.Unix(0, 0), Commands: commands([]Op{Delete{}})},
 		"a time past 9999":     {Time: time.UnixMilli(maxTime + 1), Commands: commands([]Op{Delete{}})},
 		"no UTF-8":             {Commands: commands([]Op{Delete{Subject: "\xff"}})},
-		"an unknown mode":      {Commands: commands([]Op{UpdateSettings{Mode: ptr(Mode(9))}})},
+		"an unknown mode":      {Commands: commands([]Op{UpdateSettings{Mode: new(Mode(9))}})},
 		"no mode":              {Commands: commands([]Op{Found{}})},
-		"a negative count":     {Commands: commands([]Op{UpdateSettings{MaxRetiring: ptr(-1)}})},
+		"a negative count":     {Commands: commands([]Op{UpdateSettings{MaxRetiring: new(-1)}})},
 		"a format too high":    {Commands: commands([]Op{PutMember{Member{Format: math.MaxInt32 + 1}}})},
 		"parts of millisecond": {Commands: commands([]Op{UpdateSettings{MaxTTL: ptr(time.Duration(1))}})},
 	} {
@@ -127,8 +133,10 @@ func TestWhatIsEncodedCanBeDecoded(t *testing.T) {
 		id := KeyID{rapid.Uint64().Draw(t, "revision"), rapid.Uint64().Draw(t, "random")}
 		c := Candidate{rapid.Uint64().Draw(t, "random"), []byte(text.Draw(t, "sealed"))}
 		d := time.Duration(rapid.Int64().Draw(t, "duration")) * time.Millisecond
-		s := Settings{Mode: Mode(rapid.IntRange(0, 3).Draw(t, "mode")), ForgetAfter: d, Issuer: text.Draw(t, "issuer"),
-			MaxRetiring: number.Draw(t, "retiring")}
+		s := Settings{
+			Mode: Mode(rapid.IntRange(0, 3).Draw(t, "mode")), ForgetAfter: d, Issuer: text.Draw(t, "issuer"),
+			MaxRetiring: number.Draw(t, "retiring"),
+		}
 		ops := []Op{
 			Found{text.Draw(t, "cluster"), s, []byte(text.Draw(t, "check"))},
 			Issue{text.Draw(t, "subject"), time.Duration(rapid.Int64().Draw(t, "ttl")), &c},
@@ -203,9 +211,9 @@ func TestDecodeRefuses(t *testing.T) {
 		"an empty key id":    rotate(&logpb.Rotate{Candidate: &logpb.Candidate{}, Expected: &logpb.KeyID{}}),
 		"no settings":        op(&logpb.Command{Op: &logpb.Command_Found{Found: &logpb.Found{}}}),
 		"no member":          op(&logpb.Command{Op: &logpb.Command_PutMember{PutMember: &logpb.PutMember{}}}),
-		"an unknown mode":    update(op, &logpb.UpdateSettings{Mode: ptr(logpb.Mode(3))}),
-		"a huge duration":    update(op, &logpb.UpdateSettings{MaxTtlMs: ptr(int64(math.MaxInt64))}),
-		"a huge count":       update(op, &logpb.UpdateSettings{MaxRetiring: ptr(uint32(math.MaxUint32))}),
+		"an unknown mode":    updateWith(op, &logpb.UpdateSettings{Mode: ptr(logpb.Mode(3))}),
+		"a huge duration":    updateWith(op, &logpb.UpdateSettings{MaxTtlMs: ptr(int64(math.MaxInt64))}),
+		"a huge count":       updateWith(op, &logpb.UpdateSettings{MaxRetiring: ptr(uint32(math.MaxUint32))}),
 		"text without UTF-8": bytes.Replace(good, []byte("ada"), []byte("a\xffa"), 1),
 	} {
 		if e, err := DecodeEntry(b); err == nil {
@@ -214,7 +222,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-func update(op func(*logpb.Command) []byte, m *logpb.UpdateSettings) []byte {
+func updateWith(op func(*logpb.Command) []byte, m *logpb.UpdateSettings) []byte {
 	return op(&logpb.Command{Op: &logpb.Command_UpdateSettings{UpdateSettings: m}})
 }
 

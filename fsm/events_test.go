@@ -177,7 +177,7 @@ func TestKeysRetiringFromOverlapModeOutliveAChangeToStrict(t *testing.T) {
 	r.issue(at(0), "ada", 60)
 	r.rotate(at(10), "ada")
 	r.issue(at(20), "ada", 300)
-	r.ok(at(20), UpdateSettings{Mode: ptr(Strict)})
+	r.ok(at(20), UpdateSettings{Mode: new(Strict)})
 	r.rotate(at(30), "ada")
 	r.wantKeys("ada", 3, 1)
 	r.wantIdle("ada", at(60)) // of the older key; the token of 300 s is dead
@@ -342,7 +342,7 @@ func TestDueIsInOrderOfTimeAndBounded(t *testing.T) {
 		t.Fatalf("due %v", got)
 	}
 	for i := range got {
-		if (got[i].Key.IsZero()) != (want[i].Subject == "idle") {
+		if got[i].Key.IsZero() != (want[i].Subject == "idle") {
 			t.Errorf("%v: key %v", got[i].Subject, got[i].Key)
 		}
 		got[i].Key = KeyID{}

@@ -22,9 +22,9 @@ func TestRotateIsRefusedOnlyIfItLeavesOneTooManyBehind(t *testing.T) {
 	r := newRig(t, maxRetiring(3))
 	r.fill(3)
 	r.rotate(at(1), "ada") // the active key has no tokens: nothing is left behind
-	r.ok(at(1), UpdateSettings{MaxRetiring: ptr(4)})
+	r.ok(at(1), UpdateSettings{MaxRetiring: new(4)})
 	r.issue(at(1), "ada", 10)
-	r.ok(at(1), UpdateSettings{MaxRetiring: ptr(3)})
+	r.ok(at(1), UpdateSettings{MaxRetiring: new(3)})
 	refusal := r.refused(at(2), Rotate{Subject: "ada", Candidate: *r.cand()}, CodeTooManyRetiring)
 	if !refusal.RetryAt.Equal(at(1000)) {
 		t.Fatalf("retry at %v", refusal.RetryAt)
@@ -72,7 +72,7 @@ func TestLoweredLimit(t *testing.T) {
 	r.fill(5)                 // until 1000 to 1004
 	r.issue(at(0), "ada", 10) // the active key will be left behind at 10 ...
 	r.issue(at(0), "ada", 20) // ... until 20
-	r.ok(at(0), UpdateSettings{MaxRetiring: ptr(2)})
+	r.ok(at(0), UpdateSettings{MaxRetiring: new(2)})
 
 	r.issue(at(1), "ada", 15) // leaves no more behind than there would be without it
 	r.issue(at(1), "ada", 29)

@@ -229,16 +229,15 @@ func (m *model) expireItem(u *modelUser, item ExpireItem, done *Expired) bool {
 		done.Rotated++
 		return true
 	}
-	for i, k := range u.retiring {
-		if k.id == item.Key && k.latest() <= m.now {
-			u.bury(k, m.now)
-			u.retiring = slices.Delete(u.retiring, i, i+1)
-			m.revision++
-			done.Deleted++
-			return true
-		}
+	i := slices.IndexFunc(u.retiring, func(k *modelKey) bool { return k.id == item.Key && k.latest() <= m.now })
+	if i < 0 {
+		return false
 	}
-	return false
+	u.bury(u.retiring[i], m.now)
+	u.retiring = slices.Delete(u.retiring, i, i+1)
+	m.revision++
+	done.Deleted++
+	return true
 }
 
 // due finds by a scan what is due at now.

@@ -110,8 +110,10 @@ func (p *pair) cand() *Candidate {
 
 func (p *pair) draw(t *rapid.T) Op {
 	subject := rapid.SampledFrom([]string{"a", "b", "c", "ä", "long subject, so that lengths differ"}).Draw(t, "subject")
-	switch rapid.SampledFrom([]string{"issue", "issue", "issue", "issue", "expire", "expire", "rotate", "rotate",
-		"revoke", "delete", "settings", "member"}).Draw(t, "op") {
+	switch rapid.SampledFrom([]string{
+		"issue", "issue", "issue", "issue", "expire", "expire", "rotate", "rotate",
+		"revoke", "delete", "settings", "member",
+	}).Draw(t, "op") {
 	case "issue":
 		ttl := rapid.SampledFrom([]time.Duration{0, 1, 2, 3, 5, 7, 10, 20, 30, 90000}).Draw(t, "ttl") * time.Second
 		op := Issue{Subject: subject, TTL: ttl}
@@ -152,10 +154,18 @@ func (p *pair) expected(t *rapid.T, subject string) KeyID {
 
 func drawSettings(t *rapid.T) UpdateSettings {
 	return rapid.SampledFrom([]UpdateSettings{
-		{Mode: ptr(Strict)}, {Mode: ptr(Overlap)}, {Mode: ptr(Overlap)},
-		{ForgetAfter: ptr(time.Duration(0))}, {ForgetAfter: ptr(5 * time.Second)}, {ForgetAfter: ptr(time.Minute)},
-		{MaxRetiring: ptr(1)}, {MaxRetiring: ptr(2)}, {MaxRetiring: ptr(4)}, {DefaultTTL: ptr(4 * time.Second)},
-		{MinTTL: ptr(time.Second)}, {MinTTL: ptr(2 * time.Second)},
+		{Mode: new(Strict)},
+		{Mode: new(Overlap)},
+		{Mode: new(Overlap)},
+		{ForgetAfter: ptr(time.Duration(0))},
+		{ForgetAfter: ptr(5 * time.Second)},
+		{ForgetAfter: ptr(time.Minute)},
+		{MaxRetiring: new(1)},
+		{MaxRetiring: new(2)},
+		{MaxRetiring: new(4)},
+		{DefaultTTL: ptr(4 * time.Second)},
+		{MinTTL: ptr(time.Second)},
+		{MinTTL: ptr(2 * time.Second)},
 	}).Draw(t, "settings")
 }
 

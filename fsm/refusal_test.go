@@ -11,8 +11,14 @@ func TestFoundedOnceAndFirst(t *testing.T) {
 	r := &rig{FSM: New(Config{}), t: t}
 	c := r.cand()
 	for _, op := range []Op{
-		Issue{Subject: "ada", Candidate: c}, Rotate{Subject: "ada", Candidate: *c}, Revoke{Subject: "ada", Candidate: *c},
-		Delete{Subject: "ada"}, Expire{}, UpdateSettings{}, PutMember{Member{ID: "n1", Format: 1}}, RemoveMember{ID: "n1"},
+		Issue{Subject: "ada", Candidate: c},
+		Rotate{Subject: "ada", Candidate: *c},
+		Revoke{Subject: "ada", Candidate: *c},
+		Delete{Subject: "ada"},
+		Expire{},
+		UpdateSettings{},
+		PutMember{Member{ID: "n1", Format: 1}},
+		RemoveMember{ID: "n1"},
 	} {
 		r.refused(at(0), op, CodeNotFounded)
 	}
@@ -121,9 +127,9 @@ func TestValidateFindsWhatCannotBeEncoded(t *testing.T) {
 		"origin.node":   {Op: Delete{Subject: "a"}, Origin: Origin{Node: strings.Repeat("n", 257)}},
 		"name":          {Op: PutMember{Member{ID: "a", Name: "\xff", Format: 1}}},
 		"format":        {Op: PutMember{Member{ID: "a", Format: -1}}},
-		"mode":          {Op: UpdateSettings{Mode: ptr(Mode(3))}},
+		"mode":          {Op: UpdateSettings{Mode: new(Mode(3))}},
 		"forgetAfter":   {Op: UpdateSettings{ForgetAfter: ptr(time.Hour + 1)}},
-		"wantedVoters":  {Op: UpdateSettings{WantedVoters: ptr(-1)}},
+		"wantedVoters":  {Op: UpdateSettings{WantedVoters: new(-1)}},
 		"clusterId":     {Op: Found{Settings: DefaultSettings(), KeyringCheck: []byte("x")}},
 		"keyringCheck":  {Op: Found{Settings: DefaultSettings(), ClusterID: "c"}},
 	} {
@@ -172,7 +178,7 @@ func TestSettingsBounds(t *testing.T) {
 
 func TestUpdateSettingsChangesAllOrNothing(t *testing.T) {
 	r := newRig(t, nil)
-	r.refused(at(0), UpdateSettings{Issuer: ptr("other"), MinTTL: ptr(time.Hour)}, CodeInvalid)
+	r.refused(at(0), UpdateSettings{Issuer: new("other"), MinTTL: ptr(time.Hour)}, CodeInvalid)
 	if r.View().Settings() != DefaultSettings() {
 		t.Fatalf("settings %+v", r.View().Settings())
 	}

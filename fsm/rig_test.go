@@ -212,4 +212,5 @@ func restored(t tb, b []byte) *FSM {
 	return f
 }
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline
+func ptr[T any](v T) *T { return new(v) }

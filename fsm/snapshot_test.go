@@ -118,8 +118,10 @@ func TestImpossibleSnapshotsAreRefused(t *testing.T) {
 	head := func(change func(*logpb.SnapshotHeader)) []byte {
 		settings := DefaultSettings()
 		s, _ := settings.proto()
-		m := &logpb.SnapshotHeader{Format: 1, Position: 9, Revision: 5, TimeMs: now * 1000, ClusterId: "c", Settings: s,
-			KeyringCheck: []byte("k"), Members: 0, Users: 1}
+		m := &logpb.SnapshotHeader{
+			Format: 1, Position: 9, Revision: 5, TimeMs: now * 1000, ClusterId: "c", Settings: s,
+			KeyringCheck: []byte("k"), Members: 0, Users: 1,
+		}
 		change(m)
 		return marshal(m)
 	}

@@ -3,6 +3,7 @@ package cowtree
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -65,9 +66,7 @@ func sorted(m map[int]int) []pair {
 
 func clone(m map[int]int) map[int]int {
 	c := make(map[int]int, len(m))
-	for k, v := range m {
-		c[k] = v
-	}
+	maps.Copy(c, m)
 	return c
 }
 
