@@ -19,8 +19,8 @@ import (
 // What the proofs that holders of the keyring give each other are for.
 const (
 	proofFound = "cluster" // in the state: bound to the cluster's id
-	proofJoin  = "join"    // from a node that asks to be admitted: bound to its id
-	proofAdmit = "admit"   // from the one that admitted it: bound to the same id
+	proofJoin  = "join"    // from a node that asks to be admitted: bound to its id and addresses
+	proofAdmit = "admit"   // from the one that admitted it: bound to that one's id
 	proofLeave = "leave"   // from a member that leaves: bound to its id
 )
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/rpc"
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
@@ -23,7 +24,7 @@ func (n *Node) Clock(context.Context) (*peerv1.ClockResponse, error) {
 // the same.
 func (n *Node) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinResponse, error) {
 	member := rpc.MemberRecord(req.GetMember())
-	if err := n.cfg.Keyring.CheckProof(proofJoin, member.ID, req.GetKeyringProof()); err != nil {
+	if err := n.cfg.Keyring.CheckProof(proofJoin, joinText(member), req.GetKeyringProof()); err != nil {
 		return nil, err
 	}
 	if !n.leading.Load() {
@@ -44,6 +45,12 @@ func (n *Node) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinR
 		return nil, fmt.Errorf("prove the keyring: %w", err)
 	}
 	return &peerv1.JoinResponse{ClusterId: view.ClusterID(), KeyringProof: proof}, nil
+}
+
+// joinText is what a node that asks to be admitted has to be the holder of the keyring for: its identity and where
+// it is, so that nobody moves a member elsewhere with a proof that was overheard.
+func joinText(m fsm.Member) string {
+	return fmt.Sprintf("%q %q %q", m.ID, m.RaftAddress, m.RPCAddress)
 }
 
 // Leave implements rpc.Peers, on the leader.
@@ -71,7 +78,7 @@ func (n *Node) askToJoin(ctx context.Context, address string) error {
 		}
 		return n.members.Admit(ctx, n.self, true)
 	}
-	proof, err := n.cfg.Keyring.Prove(proofJoin, n.cfg.ID)
+	proof, err := n.cfg.Keyring.Prove(proofJoin, joinText(n.self))
 	if err != nil {
 		return fmt.Errorf("prove the keyring: %w", err)
 	}

@@ -3,12 +3,15 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/internal/seal"
 	"github.com/keyquorum/keyquorum/node"
+	"github.com/keyquorum/keyquorum/rpc"
+	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 	"github.com/keyquorum/keyquorum/test/cluster"
 )
@@ -199,6 +202,26 @@ func TestLeadershipGoesWhereItIsAskedTo(t *testing.T) {
 		c.Await("it to lead", to.Leading)
 		if _, err := to.Node().TransferLeadership(t.Context(), cluster.Caller, &v1.TransferLeadershipRequest{Node: "nobody"}); !errors.Is(err, fault.ErrNoSuchMember) {
 			t.Errorf("to nobody: %v", err)
+		}
+	})
+}
+
+func TestAnOverheardProofMovesNobody(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		victim := c.Follower()
+		member, _ := c.Leader().View().Member(victim.UUID)
+		proof, err := c.Keyring.Prove("join", fmt.Sprintf("%q %q %q", member.ID, member.RaftAddress, member.RPCAddress))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := &peerv1.JoinRequest{Member: rpc.MemberMessage(member), KeyringProof: proof, WasMember: true}
+		if _, err := c.Leader().Node().Join(t.Context(), req); err != nil {
+			t.Errorf("the member itself: %v", err)
+		}
+		req.Member.RaftAddress = "elsewhere:7401"
+		if _, err := c.Leader().Node().Join(t.Context(), req); !errors.Is(err, fault.ErrKeyring) {
+			t.Errorf("the same proof for another address: %v", err)
 		}
 	})
 }

@@ -476,7 +476,7 @@ type JoinRequest struct {
 	// The cluster that the asker is in; empty if it does not know of any.
 	ClusterId string     `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Member    *v1.Member `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
-	// A text bound to the node's id and sealed under the master keyring: it shows that the asker holds the
+	// A text bound to the node's id and addresses and sealed under the master keyring: it shows that the asker holds the
 	// cluster's keyring.
 	KeyringProof []byte `protobuf:"bytes,3,opt,name=keyring_proof,json=keyringProof,proto3" json:"keyring_proof,omitempty"`
 	// The asker has been in a cluster's Raft configuration before. If the cluster took it out, it stays out.
