@@ -125,7 +125,7 @@ func history(t *testing.T) (log, snapshot []byte) {
 	send(time.Time{}, Revoke{Subject: "bob", Candidate: *r.cand()}, issue("bob", 10))
 	send(at(1), issue("eve", 10), Delete{Subject: "eve"}, issue("eve", 10)) // the log's time stays
 	sendDue(at(25))
-	send(at(26), UpdateSettings{Mode: new(Strict), ForgetAfter: ptr(30 * time.Second), MaxRetiring: new(1)})
+	send(at(26), UpdateSettings{Mode: new(Strict), ForgetAfter: new(30 * time.Second), MaxRetiring: new(1)})
 	send(at(27), issue("ada", 10), issue("ada", 50), issue("zoë", 3))
 	sendDue(at(40))
 	send(at(41), issue("ada", 600), issue("bob", 600), UpdateSettings{Issuer: new("")})

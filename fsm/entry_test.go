@@ -39,7 +39,7 @@ func everyOp() []Op {
 			Mode: &s.Mode, ForgetAfter: &s.ForgetAfter, Issuer: &s.Issuer, MinTTL: &s.MinTTL,
 			DefaultTTL: &s.DefaultTTL, MaxTTL: &s.MaxTTL, MaxRetiring: &s.MaxRetiring, WantedVoters: &s.WantedVoters,
 		},
-		UpdateSettings{ForgetAfter: ptr(time.Duration(0))},
+		UpdateSettings{ForgetAfter: new(time.Duration(0))},
 		PutMember{Member{
 			ID: "n1", Name: "one", Region: "eu", RPCAddress: "h:1", RaftAddress: "h:2", Version: "v",
 			Format: 1, Replica: true,
@@ -117,7 +117,7 @@ func TestEncodeRefuses(t *testing.T) {
 		"no mode":              {Commands: commands([]Op{Found{}})},
 		"a negative count":     {Commands: commands([]Op{UpdateSettings{MaxRetiring: new(-1)}})},
 		"a format too high":    {Commands: commands([]Op{PutMember{Member{Format: math.MaxInt32 + 1}}})},
-		"parts of millisecond": {Commands: commands([]Op{UpdateSettings{MaxTTL: ptr(time.Duration(1))}})},
+		"parts of millisecond": {Commands: commands([]Op{UpdateSettings{MaxTTL: new(time.Duration(1))}})},
 	} {
 		if b, err := EncodeEntry(e); err == nil {
 			t.Errorf("%s: encoded to %x", name, b)
@@ -211,9 +211,9 @@ func TestDecodeRefuses(t *testing.T) {
 		"an empty key id":    rotate(&logpb.Rotate{Candidate: &logpb.Candidate{}, Expected: &logpb.KeyID{}}),
 		"no settings":        op(&logpb.Command{Op: &logpb.Command_Found{Found: &logpb.Found{}}}),
 		"no member":          op(&logpb.Command{Op: &logpb.Command_PutMember{PutMember: &logpb.PutMember{}}}),
-		"an unknown mode":    updateWith(op, &logpb.UpdateSettings{Mode: ptr(logpb.Mode(3))}),
-		"a huge duration":    updateWith(op, &logpb.UpdateSettings{MaxTtlMs: ptr(int64(math.MaxInt64))}),
-		"a huge count":       updateWith(op, &logpb.UpdateSettings{MaxRetiring: ptr(uint32(math.MaxUint32))}),
+		"an unknown mode":    updateWith(op, &logpb.UpdateSettings{Mode: new(logpb.Mode(3))}),
+		"a huge duration":    updateWith(op, &logpb.UpdateSettings{MaxTtlMs: new(int64(math.MaxInt64))}),
+		"a huge count":       updateWith(op, &logpb.UpdateSettings{MaxRetiring: new(uint32(math.MaxUint32))}),
 		"text without UTF-8": bytes.Replace(good, []byte("ada"), []byte("a\xffa"), 1),
 	} {
 		if e, err := DecodeEntry(b); err == nil {

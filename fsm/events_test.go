@@ -240,7 +240,7 @@ func TestIdleUsersAreForgotten(t *testing.T) {
 		t.Fatalf("without forgetAfter, %v is due", next)
 	}
 	// The setting counts from when the last token died, and for users who were idle before.
-	r.ok(at(100), UpdateSettings{ForgetAfter: ptr(time.Hour)})
+	r.ok(at(100), UpdateSettings{ForgetAfter: new(time.Hour)})
 	if next, ok := r.View().NextDue(); !ok || !next.Equal(at(90+3600)) {
 		t.Fatalf("next %v", next)
 	}

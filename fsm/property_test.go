@@ -157,15 +157,15 @@ func drawSettings(t *rapid.T) UpdateSettings {
 		{Mode: new(Strict)},
 		{Mode: new(Overlap)},
 		{Mode: new(Overlap)},
-		{ForgetAfter: ptr(time.Duration(0))},
-		{ForgetAfter: ptr(5 * time.Second)},
-		{ForgetAfter: ptr(time.Minute)},
+		{ForgetAfter: new(time.Duration(0))},
+		{ForgetAfter: new(5 * time.Second)},
+		{ForgetAfter: new(time.Minute)},
 		{MaxRetiring: new(1)},
 		{MaxRetiring: new(2)},
 		{MaxRetiring: new(4)},
-		{DefaultTTL: ptr(4 * time.Second)},
-		{MinTTL: ptr(time.Second)},
-		{MinTTL: ptr(2 * time.Second)},
+		{DefaultTTL: new(4 * time.Second)},
+		{MinTTL: new(time.Second)},
+		{MinTTL: new(2 * time.Second)},
 	}).Draw(t, "settings")
 }
 

@@ -128,7 +128,7 @@ func TestValidateFindsWhatCannotBeEncoded(t *testing.T) {
 		"name":          {Op: PutMember{Member{ID: "a", Name: "\xff", Format: 1}}},
 		"format":        {Op: PutMember{Member{ID: "a", Format: -1}}},
 		"mode":          {Op: UpdateSettings{Mode: new(Mode(3))}},
-		"forgetAfter":   {Op: UpdateSettings{ForgetAfter: ptr(time.Hour + 1)}},
+		"forgetAfter":   {Op: UpdateSettings{ForgetAfter: new(time.Hour + 1)}},
 		"wantedVoters":  {Op: UpdateSettings{WantedVoters: new(-1)}},
 		"clusterId":     {Op: Found{Settings: DefaultSettings(), KeyringCheck: []byte("x")}},
 		"keyringCheck":  {Op: Found{Settings: DefaultSettings(), ClusterID: "c"}},
@@ -178,7 +178,7 @@ func TestSettingsBounds(t *testing.T) {
 
 func TestUpdateSettingsChangesAllOrNothing(t *testing.T) {
 	r := newRig(t, nil)
-	r.refused(at(0), UpdateSettings{Issuer: new("other"), MinTTL: ptr(time.Hour)}, CodeInvalid)
+	r.refused(at(0), UpdateSettings{Issuer: new("other"), MinTTL: new(time.Hour)}, CodeInvalid)
 	if r.View().Settings() != DefaultSettings() {
 		t.Fatalf("settings %+v", r.View().Settings())
 	}

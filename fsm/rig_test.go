@@ -211,6 +211,3 @@ func restored(t tb, b []byte) *FSM {
 	}
 	return f
 }
-
-//go:fix inline
-func ptr[T any](v T) *T { return new(v) }
