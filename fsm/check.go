@@ -86,7 +86,7 @@ func (op *Expire) check() *Refusal {
 
 // check judges each field by itself: what is not given is taken from settings that are good.
 func (op *UpdateSettings) check() *Refusal {
-	s := DefaultSettings().with(*op)
+	s := DefaultSettings().With(*op)
 	if op.MinTTL == nil {
 		s.MinTTL = MinLifetime
 	}

@@ -112,7 +112,7 @@ func (m *model) apply(op Op, timed bool) outcome {
 		}
 		return outcome{done: m.expire(op)}
 	case UpdateSettings:
-		m.settings = m.settings.with(op)
+		m.settings = m.settings.With(op)
 	}
 	return outcome{}
 }

@@ -73,8 +73,8 @@ func checkDuration(field string, d, least, most time.Duration) *Refusal {
 	return nil
 }
 
-// with gives the settings with the changes that op asks for.
-func (s Settings) with(op UpdateSettings) Settings {
+// With gives the settings with the present fields of op in place of their own. They are not checked.
+func (s Settings) With(op UpdateSettings) Settings {
 	set(&s.Mode, op.Mode)
 	set(&s.ForgetAfter, op.ForgetAfter)
 	set(&s.Issuer, op.Issuer)
@@ -94,7 +94,7 @@ func set[T any](field *T, to *T) {
 
 // updateSettings changes what holds from now on; keys that are there keep the tokens they have.
 func (d *draft) updateSettings(op UpdateSettings, r *Result) *Refusal {
-	next := d.settings.with(op)
+	next := d.settings.With(op)
 	if refusal := next.check(); refusal != nil {
 		return refusal
 	}
