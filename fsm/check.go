@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"time"
 	"unicode/utf8"
 
 	"github.com/keyquorum/keyquorum/internal/subject"
@@ -39,7 +38,7 @@ func (c *Command) check() *Refusal {
 	case Found:
 		return op.check()
 	case Issue:
-		return first(checkSubject(op.Subject), checkLifetime(op.TTL), op.Candidate.check("candidate"))
+		return first(checkSubject(op.Subject), op.Candidate.check("candidate"))
 	case Rotate:
 		return first(checkSubject(op.Subject), op.Candidate.check("candidate"))
 	case Revoke:
@@ -122,14 +121,6 @@ func (c *Candidate) check(field string) *Refusal {
 		return invalid(field, "has no random bits")
 	case len(c.Sealed) == 0 || len(c.Sealed) > MaxSealed:
 		return invalid(field, "must have 1 to %d sealed bytes", MaxSealed)
-	}
-	return nil
-}
-
-// checkLifetime bounds a lifetime without knowing the settings, so that times cannot overflow.
-func checkLifetime(ttl time.Duration) *Refusal {
-	if ttl < 0 || ttl > MaxLifetime {
-		return invalid("ttl", "must be from %s to %s", inSeconds(MinLifetime), inSeconds(MaxLifetime))
 	}
 	return nil
 }

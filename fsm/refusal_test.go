@@ -58,7 +58,7 @@ func TestLifetimeOutOfBoundsIsRefused(t *testing.T) {
 		1000 * time.Hour, 1 << 62, -1 << 63,
 	} {
 		refusal := r.refused(at(0), Issue{Subject: "ada", TTL: ttl, Candidate: r.cand()}, CodeInvalid)
-		if refusal.Field != "ttl" || !strings.Contains(refusal.Message, "from 1") {
+		if refusal.Field != "ttl" || !strings.Contains(refusal.Message, "from 1.500s to 3600s") {
 			t.Errorf("%v: %v", ttl, refusal)
 		}
 	}
@@ -161,6 +161,8 @@ func TestSettingsBounds(t *testing.T) {
 		{func(s *Settings) { s.MinTTL = 999 * time.Millisecond }, "minTtl"},
 		{func(s *Settings) { s.MinTTL = time.Second + 1 }, "minTtl"},
 		{func(s *Settings) { s.DefaultTTL = 0 }, "defaultTtl"},
+		{func(s *Settings) { s.DefaultTTL++ }, "defaultTtl"},
+		{func(s *Settings) { s.MaxTTL++ }, "maxTtl"},
 		{func(s *Settings) { s.DefaultTTL = s.MaxTTL + time.Second }, "defaultTtl"},
 		{func(s *Settings) { s.MaxTTL = MaxLifetime + time.Second }, "maxTtl"},
 		{func(s *Settings) { s.MinTTL, s.MaxTTL = time.Hour, time.Minute }, "maxTtl"},

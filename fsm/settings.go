@@ -57,10 +57,16 @@ func (s *Settings) checkLifetimes() *Refusal {
 	if r := checkDuration("minTtl", s.MinTTL, MinLifetime, MaxLifetime); r != nil {
 		return r
 	}
-	if r := checkDuration("maxTtl", s.MaxTTL, s.MinTTL, MaxLifetime); r != nil {
+	if r := checkDuration("maxTtl", s.MaxTTL, MinLifetime, MaxLifetime); r != nil {
 		return r
 	}
-	return checkDuration("defaultTtl", s.DefaultTTL, s.MinTTL, s.MaxTTL)
+	if s.MinTTL > s.MaxTTL {
+		return invalid("maxTtl", "must not be below minTtl, which is %s", inSeconds(s.MinTTL))
+	}
+	if s.DefaultTTL < s.MinTTL || s.DefaultTTL > s.MaxTTL {
+		return invalid("defaultTtl", "must be from minTtl to maxTtl, %s to %s", inSeconds(s.MinTTL), inSeconds(s.MaxTTL))
+	}
+	return checkDuration("defaultTtl", s.DefaultTTL, MinLifetime, MaxLifetime)
 }
 
 func checkDuration(field string, d, least, most time.Duration) *Refusal {
