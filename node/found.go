@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,12 +57,17 @@ func (n *Node) alone(ctx context.Context) error {
 	defer cancel()
 	var mu sync.Mutex
 	var clusters []error
+	var silent []string
 	var asked sync.WaitGroup
 	for _, address := range n.cfg.Discovery.Peers() {
 		asked.Go(func() {
-			if status, err := n.peers.status(ctx, address); err == nil && status.GetClusterId() != "" {
-				mu.Lock()
-				defer mu.Unlock()
+			status, err := n.peers.status(ctx, address)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				silent = append(silent, address)
+			case status.GetClusterId() != "":
 				clusters = append(clusters, fmt.Errorf("the node at %s is in cluster %s, which this node will join", address, status.GetClusterId()))
 			}
 		})
@@ -69,6 +75,10 @@ func (n *Node) alone(ctx context.Context) error {
 	asked.Wait()
 	if len(clusters) > 0 {
 		return fault.Invalid("settings", errors.Join(clusters...).Error())
+	}
+	if len(silent) > 0 {
+		return fmt.Errorf("%w; whether there is a cluster already cannot be told while %s does not answer",
+			fault.ErrNotFounded, strings.Join(silent, ", "))
 	}
 	return nil
 }

@@ -55,6 +55,8 @@ func (n *Node) duties(ctx context.Context) {
 	}
 	n.log.Info("this node leads", "term", n.raft.CurrentTerm())
 	n.leading.Store(true)
+	// What the duties wait for may outlast the leadership; saying that this node leads must not.
+	defer context.AfterFunc(ctx, func() { n.leading.Store(false) })()
 	defer n.leading.Store(false)
 	rotator := rotation.New(rotation.Config{
 		View: n.fsm.View, Now: n.clock.Now, Propose: n.proposer.Propose, NewKey: n.cfg.Keyring.NewKey,

@@ -44,6 +44,9 @@ func (n *Node) Run(ctx context.Context) error {
 	front.Go(func() error { return n.serve(stop) })
 
 	halted := n.untilEnd(ctx, work)
+	if halted != nil {
+		_ = n.transport.Close() // nobody is kept from standing by the heartbeats of a node that halted
+	}
 	n.drain(context.WithoutCancel(ctx), halted)
 	stop(nil)
 	ended := make(chan error, 1)

@@ -120,7 +120,7 @@ func (m *Manager) takeOver(ctx context.Context, servers []raft.Server, member fs
 		if s.ID == raft.ServerID(member.ID) || s.Address != raft.ServerAddress(member.RaftAddress) {
 			continue
 		}
-		if who, err := m.cfg.WhoIs(ctx, member.RPCAddress); s.ID == m.cfg.Self || err != nil || who != member.ID {
+		if !m.lost(ctx, servers, s.ID, member) {
 			return fault.Invalid("member.raftAddress", fmt.Sprintf("%s is the address of member %s", s.Address, s.ID))
 		}
 		m.cfg.Logger.Warn("a member lost its identity: it is removed, and joins anew", "old", s.ID, "new", member.ID)
@@ -130,6 +130,25 @@ func (m *Manager) takeOver(ctx context.Context, servers []raft.Server, member fs
 		return m.forget(ctx, s.ID, m.cfg.Origin)
 	}
 	return nil
+}
+
+// lost tells whether a member's identity is gone: somebody new answers where the new one says that it is, and the
+// old one answers nowhere. A member that only moved takes nobody's place, and the leader is not lost.
+func (m *Manager) lost(ctx context.Context, servers []raft.Server, old raft.ServerID, newcomer fsm.Member) bool {
+	if _, in := find(servers, raft.ServerID(newcomer.ID)); in || old == m.cfg.Self {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if who, err := m.cfg.WhoIs(ctx, newcomer.RPCAddress); err != nil || who != newcomer.ID {
+		return false
+	}
+	record, ok := m.cfg.View().Member(string(old))
+	if !ok {
+		return true
+	}
+	who, err := m.cfg.WhoIs(ctx, record.RPCAddress)
+	return err != nil || who != string(old)
 }
 
 // record writes a member's record if it is new or has changed.

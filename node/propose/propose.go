@@ -114,8 +114,11 @@ func (p *Proposer) Propose(ctx context.Context, cmd fsm.Command) (fsm.Result, er
 	}
 }
 
-// admit refuses what no entry could carry now.
+// admit refuses what no entry could carry, now or ever: it must not spoil an entry that carries others' commands.
 func (p *Proposer) admit(cmd fsm.Command) error {
+	if err := cmd.Validate(); err != nil {
+		return err
+	}
 	if need, have := fsm.EntryFormat(cmd), p.cfg.Format(); need > have {
 		return fmt.Errorf("%w (it needs format %d, a member reads up to %d)", fault.ErrFormat, need, have)
 	}

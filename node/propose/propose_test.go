@@ -3,6 +3,7 @@ package propose_test
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -309,5 +310,30 @@ func TestAtTheEndEverybodyGetsAnAnswer(t *testing.T) {
 		if _, err := p.Propose(t.Context(), deletion("ada")); !errors.Is(err, fault.ErrShuttingDown) {
 			t.Errorf("afterwards: %v, want %v", err, fault.ErrShuttingDown)
 		}
+	})
+}
+
+func TestACommandThatNoEntryCanCarrySpoilsNobodyElses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &log{hold: make(chan struct{})}
+		p := start(t, l, nil)
+		huge := math.MaxInt
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				if _, err := p.Propose(t.Context(), deletion("ada")); err != nil {
+					t.Errorf("a good command: %v", err)
+				}
+			})
+			all.Go(func() {
+				_, err := p.Propose(t.Context(), fsm.Command{Op: fsm.UpdateSettings{WantedVoters: &huge}})
+				if !errors.Is(err, &fsm.Refusal{Code: fsm.CodeInvalid}) {
+					t.Errorf("a command with a number that no entry can carry: %v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		close(l.hold)
+		all.Wait()
 	})
 }

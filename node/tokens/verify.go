@@ -46,7 +46,7 @@ func (s *Service) verify(ctx context.Context, q query) (*v1.VerifyResponse, erro
 	view := s.cfg.View()
 	verified, reason, err := s.judge(view, q)
 	for {
-		caughtUp := s.ahead(verified, reason, err)
+		caughtUp := s.ahead(view, verified, reason, err)
 		if caughtUp == nil {
 			break
 		}
@@ -125,13 +125,21 @@ func (e *aheadError) Error() string { return fmt.Sprintf("key of revision %d is 
 //
 // A token dated in the future has a valid signature when that is found out, so the log had reached its date when
 // it was issued. The leader's state lacks nothing, so there the verdict stands.
-func (s *Service) ahead(verified token.Verified, reason token.Reason, err error) func(*fsm.View) bool {
+func (s *Service) ahead(view *fsm.View, verified token.Verified, reason token.Reason, err error) func(*fsm.View) bool {
 	var ahead *aheadError
 	switch {
 	case errors.As(err, &ahead):
 		return func(v *fsm.View) bool { return v.Revision() >= ahead.revision }
 	case err == nil && reason == token.NotYetValid && !s.cfg.Leading():
 		from := later(verified.IssuedAt, verified.NotBefore)
+		return func(v *fsm.View) bool { return !v.Time().Before(from) }
+	case err == nil && reason == token.IssuerMismatch && !s.cfg.Leading():
+		// The issuer may have been changed by an entry that this node has yet to apply. A second after the
+		// token's date, which is in whole seconds, the log has come past it.
+		from := verified.IssuedAt.Add(time.Second)
+		if !view.Time().Before(from) {
+			return nil
+		}
 		return func(v *fsm.View) bool { return !v.Time().Before(from) }
 	}
 	return nil

@@ -31,13 +31,13 @@ func BenchmarkVerify(b *testing.B) {
 }
 
 // benchVerify runs on as many cores as -cpu says, each with a caller of its own.
-func (r *crowd) benchVerify(b *testing.B, raw []string, omit bool) {
+func (c *crowd) benchVerify(b *testing.B, raw []string, omit bool) {
 	b.ReportAllocs()
 	var callers atomic.Int64
 	b.RunParallel(func(pb *testing.PB) {
 		for i := int(callers.Add(1)) * 5003; pb.Next(); i++ {
 			req := v1.VerifyRequest{Token: raw[i%len(raw)], OmitClaims: omit}
-			if res, err := r.Verify(b.Context(), &req); err != nil || !res.GetValid() {
+			if res, err := c.Verify(b.Context(), &req); err != nil || !res.GetValid() {
 				b.Error(res.GetReason(), err)
 				return
 			}

@@ -45,7 +45,7 @@ func benchState(b *testing.B, users int) {
 	b.ReportMetric(time.Since(start).Seconds(), "write-s")
 	b.ReportMetric(per(uint64(snapshot.Len())), "snapshot-B/user")
 
-	f = nil
+	f = nil         //nolint:wastedassign // lets the collector have it
 	before = heap() // without the first state
 	restored := fsm.New(fsm.Config{OnHalt: func(err error) { b.Error(err) }})
 	start = time.Now()
