@@ -68,7 +68,7 @@ func (s sink) Accept(name string, level hclog.Level, msg string, args ...any) {
 func (n *Node) startRaft() error {
 	transport, err := raftnet.NewTCP(raftnet.TCPConfig{
 		Listener: n.cfg.RaftListener, Dial: n.cfg.Dial, Advertise: n.cfg.RaftAddress,
-		Addresses: addresses{n}, Logger: RaftLogger(n.log),
+		LocalID: raft.ServerID(n.cfg.ID), Addresses: addresses{n}, Logger: RaftLogger(n.log),
 	})
 	if err != nil {
 		return fmt.Errorf("raft transport: %w", err)

@@ -50,6 +50,9 @@ type Config struct {
 
 // Transport is a raft.Transport with the repairs. All methods are safe for concurrent use.
 type Transport struct {
+	// addressed tells that connections begin with whom they are meant for.
+	addressed bool
+
 	inner     Inner
 	addresses raft.ServerAddressProvider
 	log       hclog.Logger
@@ -157,12 +160,14 @@ func (t *Transport) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte
 func (t *Transport) DecodePeer(b []byte) raft.ServerAddress { return t.inner.DecodePeer(b) }
 
 func (t *Transport) resolve(id raft.ServerID, fallback raft.ServerAddress) raft.ServerAddress {
-	if t.addresses == nil {
-		return fallback
+	addr := fallback
+	if t.addresses != nil {
+		if known, err := t.addresses.ServerAddr(id); err == nil && known != "" {
+			addr = known
+		}
 	}
-	addr, err := t.addresses.ServerAddr(id)
-	if err != nil || addr == "" {
-		return fallback
+	if t.addressed {
+		return addressedTo(id, addr)
 	}
 	return addr
 }

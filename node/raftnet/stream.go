@@ -2,6 +2,7 @@ package raftnet
 
 import (
 	"context"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ type stream struct {
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 	advertise advertised
 	max       int
+	local     string // whom connections from outside must be meant for; empty for anybody
 	log       hclog.Logger
 	ctx       context.Context //nolint:containedctx // the stream's own life: it ends with Close, and dialling with it
 	cancel    context.CancelFunc
@@ -42,6 +44,7 @@ func newStream(cfg TCPConfig) *stream {
 		dial:      cfg.Dial,
 		advertise: advertised(cfg.Advertise),
 		max:       cfg.MaxConns,
+		local:     string(cfg.LocalID),
 		log:       cfg.Logger,
 		conns:     make(map[*conn]struct{}),
 	}
@@ -57,9 +60,16 @@ func (s *stream) Addr() net.Addr { return s.advertise }
 func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, timeout)
 	defer cancel()
-	c, err := s.dial(ctx, "tcp", string(address))
+	id, hostPort := recipient(address)
+	c, err := s.dial(ctx, "tcp", hostPort)
 	if err != nil {
 		return nil, err
+	}
+	if id != "" {
+		if err := greet(c, id, timeout); err != nil {
+			_ = c.Close()
+			return nil, err
+		}
 	}
 	tracked, ok := s.track(c, false)
 	if !ok {
@@ -144,6 +154,20 @@ type conn struct {
 	net.Conn
 	of       *stream
 	accepted bool
+	greeted  bool // of the one goroutine that reads
+}
+
+// Read looks at the greeting of a connection from outside first.
+func (c *conn) Read(b []byte) (int, error) {
+	if c.accepted && c.of.local != "" && !c.greeted {
+		if err := readGreeting(c.Conn, c.of.local); err != nil {
+			c.of.log.Debug("a connection to the raft port is closed", "error", err)
+			_ = c.Close()
+			return 0, io.EOF
+		}
+		c.greeted = true
+	}
+	return c.Conn.Read(b)
 }
 
 func (c *conn) Close() error {

@@ -32,6 +32,10 @@ type TCPConfig struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Advertise is the HOST:PORT at which other nodes reach Listener; the Listener's own address if empty.
 	Advertise string
+	// LocalID is this node's. If it is set, each connection begins with the id of the node that it is meant for,
+	// and who is somebody else closes it: a node that lost its directory, and its vote with it, must not answer
+	// for whom it was at the same address. All members of a cluster set it, or none.
+	LocalID raft.ServerID
 	// Timeout bounds connecting, and each request with its answer; DefaultTimeout if zero. A follower's fsync
 	// falls into it. For snapshots it grows by itself with each 256 KiB.
 	Timeout time.Duration
@@ -98,5 +102,7 @@ func NewTCP(cfg TCPConfig) (*Transport, error) {
 		MaxRPCsInFlight: 1,
 		Timeout:         cfg.Timeout,
 	})
-	return Wrap(inner, Config{Committed: cfg.Committed, Addresses: cfg.Addresses, Logger: cfg.Logger}), nil
+	t := Wrap(inner, Config{Committed: cfg.Committed, Addresses: cfg.Addresses, Logger: cfg.Logger})
+	t.addressed = cfg.LocalID != ""
+	return t, nil
 }

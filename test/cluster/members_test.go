@@ -225,3 +225,37 @@ func TestAnOverheardProofMovesNobody(t *testing.T) {
 		}
 	})
 }
+
+// Without the greeting on Raft's connections, the emptied node would vote for the one that missed the write.
+func TestAnEmptiedNodeDoesNotVoteAsWhoItWas(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		a := c.Leader()
+		var others []*cluster.Member
+		for _, m := range c.Members() {
+			if m != a {
+				others = append(others, m)
+			}
+		}
+		b, missing := others[0], others[1]
+		c.Partition(missing)
+		token := a.MustIssue(t, "ada", time.Hour)
+		c.Kill(a)
+		c.Kill(b)
+		c.Empty(b)
+		c.Restart(b)
+		c.Heal()
+		time.Sleep(30 * time.Second)
+		if missing.Leading() || b.Leading() {
+			t.Error("a node leads that one voter of three stands behind")
+		}
+		c.Restart(a)
+		c.Await("the emptied node to be admitted", func() bool { return b.Ready() == nil })
+		c.AwaitAgreed()
+		for _, m := range c.Members() {
+			if got := m.MustVerify(t, token); got != valid {
+				t.Errorf("an acknowledged token at %s: %v", m.Host, got)
+			}
+		}
+	})
+}
