@@ -34,7 +34,7 @@ func (s *Settings) check() *Refusal {
 		return invalid("mode", "must be OVERLAP or STRICT")
 	}
 	if s.ForgetAfter != 0 {
-		if r := checkDuration("forgetAfter", s.ForgetAfter, time.Second, MaxForgetAfter); r != nil {
+		if r := checkDuration("forgetAfter", s.ForgetAfter, MaxForgetAfter); r != nil {
 			return r
 		}
 	}
@@ -54,10 +54,10 @@ func (s *Settings) check() *Refusal {
 }
 
 func (s *Settings) checkLifetimes() *Refusal {
-	if r := checkDuration("minTtl", s.MinTTL, MinLifetime, MaxLifetime); r != nil {
+	if r := checkDuration("minTtl", s.MinTTL, MaxLifetime); r != nil {
 		return r
 	}
-	if r := checkDuration("maxTtl", s.MaxTTL, MinLifetime, MaxLifetime); r != nil {
+	if r := checkDuration("maxTtl", s.MaxTTL, MaxLifetime); r != nil {
 		return r
 	}
 	if s.MinTTL > s.MaxTTL {
@@ -66,12 +66,13 @@ func (s *Settings) checkLifetimes() *Refusal {
 	if s.DefaultTTL < s.MinTTL || s.DefaultTTL > s.MaxTTL {
 		return invalid("defaultTtl", "must be from minTtl to maxTtl, %s to %s", inSeconds(s.MinTTL), inSeconds(s.MaxTTL))
 	}
-	return checkDuration("defaultTtl", s.DefaultTTL, MinLifetime, MaxLifetime)
+	return checkDuration("defaultTtl", s.DefaultTTL, MaxLifetime)
 }
 
-func checkDuration(field string, d, least, most time.Duration) *Refusal {
-	if d < least || d > most {
-		return invalid(field, "must be from %s to %s", inSeconds(least), inSeconds(most))
+// checkDuration bounds what is set as a duration; none of them means anything below a second.
+func checkDuration(field string, d, most time.Duration) *Refusal {
+	if d < MinLifetime || d > most {
+		return invalid(field, "must be from %s to %s", inSeconds(MinLifetime), inSeconds(most))
 	}
 	if d%time.Millisecond != 0 {
 		return invalid(field, "must be in whole milliseconds")
