@@ -98,12 +98,13 @@ func (n *Node) watchOwnClock(ctx context.Context) error {
 		case <-ticker.C:
 		}
 		off := n.clock.Off()
+		if off && n.raft.State() == raft.Leader && len(n.voters()) > 1 {
+			n.yield(ctx) // while its time-outs are as they were: a transfer is given up after one of them
+			continue
+		}
 		if off == standing {
 			standing = !off
 			n.stand(standing)
-		}
-		if off && n.raft.State() == raft.Leader && len(n.voters()) > 1 {
-			n.yield(ctx)
 		}
 	}
 }

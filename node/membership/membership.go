@@ -228,7 +228,7 @@ func (m *Manager) step(ctx context.Context, watch *watch) error {
 	view := m.cfg.View()
 	return m.carryOut(ctx, Next(Situation{
 		Self: m.cfg.Self, Servers: servers, Members: view.Members(),
-		Wanted: view.Settings().WantedVoters, Ready: watch.ready,
+		Wanted: view.Settings().WantedVoters, Ready: watch.ready, AllAnswer: watch.silent == 0,
 	}))
 }
 

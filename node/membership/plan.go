@@ -25,6 +25,9 @@ type Situation struct {
 	Members []fsm.Member
 	// Wanted is the number of voters to grow to.
 	Wanted int
+	// AllAnswer tells that every voter answered just now. Only then is one demoted: with some of them gone, the
+	// others may all be needed for the quorum.
+	AllAnswer bool
 	// Ready tells whether a non-voter has been caught up for long enough.
 	Ready func(raft.ServerID) bool
 }
@@ -38,7 +41,7 @@ func Next(s Situation) Plan {
 	switch target := oddUpTo(min(s.Wanted, len(voters)+len(candidates))); {
 	case len(voters) < target:
 		return Plan{Promote: candidates[0]}
-	case len(voters) > s.Wanted:
+	case len(voters) > s.Wanted && s.AllAnswer:
 		return Plan{Demote: s.surplus(voters)}
 	}
 	return Plan{Forget: s.leftover()}

@@ -11,7 +11,7 @@ import (
 
 // situation has v voters and e non-voters that are caught up, n1 the leader.
 func situation(v, e, wanted int) Situation {
-	s := Situation{Self: "n1", Wanted: wanted, Ready: func(raft.ServerID) bool { return true }}
+	s := Situation{Self: "n1", Wanted: wanted, AllAnswer: true, Ready: func(raft.ServerID) bool { return true }}
 	for i := range v + e {
 		id := fmt.Sprintf("n%d", i+1)
 		suffrage := raft.Voter
@@ -57,6 +57,14 @@ func TestReplicasAndNodesThatLagNeverBecomeVoters(t *testing.T) {
 	s.Ready = func(id raft.ServerID) bool { return id != "n3" }
 	if got := Next(s); got != (Plan{}) {
 		t.Errorf("with a node that lags: %+v", got)
+	}
+}
+
+func TestNobodyIsDemotedWhileAVoterIsSilent(t *testing.T) {
+	s := situation(5, 0, 3)
+	s.AllAnswer = false
+	if got := Next(s); got != (Plan{}) {
+		t.Errorf("%+v", got)
 	}
 }
 

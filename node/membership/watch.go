@@ -12,6 +12,8 @@ import (
 type watch struct {
 	stable time.Duration
 	since  map[raft.ServerID]time.Time
+	// silent is the number of voters that did not answer at the last look.
+	silent int
 }
 
 func newWatch(stable time.Duration) *watch {
@@ -36,23 +38,30 @@ func (w *watch) ready(id raft.ServerID) bool {
 // while the question is on its way.
 const lag = 256
 
-// look asks each non-voter that could become a voter how far it is, all at once.
+// look asks each voter whether it answers, and each non-voter that could become one how far it is, all at once.
 func (m *Manager) look(ctx context.Context, w *watch, servers []raft.Server) {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Interval)
 	defer cancel()
 	view, commit := m.cfg.View(), m.cfg.Raft.CommitIndex()
 	var mu sync.Mutex
 	var asked sync.WaitGroup
+	w.silent = 0
 	for _, server := range servers {
 		member, ok := view.Member(string(server.ID))
-		if server.Suffrage == raft.Voter || !ok || member.Replica {
+		voter := server.Suffrage == raft.Voter
+		if server.ID == m.cfg.Self || !voter && (!ok || member.Replica) {
 			continue
 		}
 		asked.Go(func() {
 			applied, err := m.cfg.Applied(ctx, member.RPCAddress)
 			mu.Lock()
 			defer mu.Unlock()
-			w.note(server.ID, err == nil && applied+lag >= commit)
+			switch {
+			case !voter:
+				w.note(server.ID, err == nil && applied+lag >= commit)
+			case err != nil:
+				w.silent++
+			}
 		})
 	}
 	asked.Wait()

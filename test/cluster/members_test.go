@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -257,5 +258,42 @@ func TestAnEmptiedNodeDoesNotVoteAsWhoItWas(t *testing.T) {
 				t.Errorf("an acknowledged token at %s: %v", m.Host, got)
 			}
 		}
+	})
+}
+
+func TestFewerVotersAreWantedWhileSomeAreGone(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 5, cluster.Options{})
+		killed := 0
+		for _, m := range c.Members() {
+			if !m.Leading() && killed < 2 {
+				c.Kill(m)
+				killed++
+			}
+		}
+		three := uint32(3)
+		_, err := c.Leader().Node().UpdateSettings(t.Context(), cluster.Caller, &v1.UpdateSettingsRequest{Settings: &v1.Settings{WantedVoters: &three}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		token := c.Leader().MustIssue(t, "ada", time.Minute)
+		if got := c.Follower().MustVerify(t, token); got != valid {
+			t.Errorf("with three of five up: %v", got)
+		}
+		for _, m := range c.Members() {
+			if !slices.Contains(c.Running(), m) {
+				c.Restart(m)
+			}
+		}
+		c.Await("two of five to be voters no more", func() bool {
+			voters := 0
+			for _, m := range c.Members() {
+				if role(t, c, m.UUID) == v1.Member_VOTER {
+					voters++
+				}
+			}
+			return voters == 3
+		})
 	})
 }
