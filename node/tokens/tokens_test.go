@@ -238,3 +238,15 @@ func TestListGivesEverySubjectOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestABatchThatNobodyWaitsForEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		token := r.issue(t, &v1.IssueRequest{Subject: "ada"}).GetToken()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := r.VerifyBatch(ctx, &v1.VerifyBatchRequest{Tokens: []string{token}}); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	})
+}

@@ -25,7 +25,10 @@ func (s *Service) Verify(ctx context.Context, req *v1.VerifyRequest) (*v1.Verify
 func (s *Service) VerifyBatch(ctx context.Context, req *v1.VerifyBatchRequest) (*v1.VerifyBatchResponse, error) {
 	verdicts := make([]*v1.VerifyResponse, len(req.GetTokens()))
 	for i, raw := range req.GetTokens() {
-		var err error
+		err := ctx.Err() // nobody waits for the rest
+		if err != nil {
+			return nil, err
+		}
 		verdicts[i], err = s.verify(ctx, query{raw: raw, audience: req.GetAudience(), omitClaims: req.GetOmitClaims()})
 		if err != nil {
 			return nil, fmt.Errorf("tokens[%d]: %w", i, err)
