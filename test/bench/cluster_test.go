@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -118,6 +119,10 @@ func (c *cluster) leader() *member {
 	return c.leading()
 }
 
+func (c *cluster) notLeading(leader *member) *member {
+	return c.members[slices.IndexFunc(c.members, func(m *member) bool { return m != leader })]
+}
+
 // await polls every millisecond.
 func (c *cluster) await(what string, ok func() bool) {
 	c.b.Helper()
@@ -155,21 +160,33 @@ func h2c(b *testing.B) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// issueAll has callers issue n tokens between them, and gives how long each took. The first failure ends it.
-func issueAll(b *testing.B, to keyquorumv1connect.TokenServiceClient, callers, n int, ask func(i int) *v1.IssueRequest) []time.Duration {
+// issueAll has callers issue n tokens between them, and gives how long each took. What cannot be answered now, as while
+// there is no leader, is asked again, as a client would; the number of those is given too. Any other failure ends it.
+func issueAll(b *testing.B, to keyquorumv1connect.TokenServiceClient, callers, n int, ask func(i int) *v1.IssueRequest) (took []time.Duration, retries int) {
 	b.Helper()
-	took := make([]time.Duration, n)
-	var next atomic.Int64
+	took = make([]time.Duration, n)
+	var next, again atomic.Int64
 	var failed atomic.Pointer[error]
+	issue := func(i int) {
+		start := time.Now()
+		defer func() { took[i] = time.Since(start) }()
+		within(b.Context(), patience, func() bool {
+			_, err := to.Issue(b.Context(), connect.NewRequest(ask(i)))
+			if connect.CodeOf(err) == connect.CodeUnavailable && time.Since(start) < patience/2 {
+				again.Add(1)
+				return false
+			}
+			if err != nil {
+				failed.Store(&err)
+			}
+			return true
+		})
+	}
 	var all sync.WaitGroup
 	for range min(callers, n) {
 		all.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n && failed.Load() == nil; i = int(next.Add(1)) - 1 {
-				start := time.Now()
-				if _, err := to.Issue(b.Context(), connect.NewRequest(ask(i))); err != nil {
-					failed.Store(&err)
-				}
-				took[i] = time.Since(start)
+				issue(i)
 			}
 		})
 	}
@@ -177,7 +194,7 @@ func issueAll(b *testing.B, to keyquorumv1connect.TokenServiceClient, callers, n
 	if err := failed.Load(); err != nil {
 		b.Fatal(*err)
 	}
-	return took
+	return took, int(again.Load())
 }
 
 func request(subject string, ttl time.Duration) *v1.IssueRequest {
