@@ -17,7 +17,7 @@ import (
 
 // BenchmarkState makes a state of many users with one key and one live token each, as the log would lead to it, writes
 // its snapshot to memory, and restores that. An operation is one of each, once over. Memory is what stays on the heap
-// after a collection.
+// after a collection; what other benchmarks leave to be collected blurs it, so it is best run alone.
 func BenchmarkState(b *testing.B) {
 	for _, users := range []int{100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("users=%d", users), func(b *testing.B) {
@@ -29,7 +29,7 @@ func BenchmarkState(b *testing.B) {
 }
 
 func benchState(b *testing.B, users int) {
-	per := func(bytes uint64) float64 { return float64(bytes) / float64(users) }
+	per := func(bytes int64) float64 { return float64(bytes) / float64(users) }
 	before := heap()
 	f := fsm.New(fsm.Config{OnHalt: func(err error) { b.Error(err) }})
 	apply := populate(b, f, users)
@@ -43,7 +43,7 @@ func benchState(b *testing.B, users int) {
 		b.Fatal(err)
 	}
 	b.ReportMetric(time.Since(start).Seconds(), "write-s")
-	b.ReportMetric(per(uint64(snapshot.Len())), "snapshot-B/user")
+	b.ReportMetric(per(int64(snapshot.Len())), "snapshot-B/user")
 
 	f = nil         //nolint:wastedassign // lets the collector have it
 	before = heap() // without the first state
@@ -61,12 +61,12 @@ func benchState(b *testing.B, users int) {
 }
 
 // heap is what is reachable, in bytes.
-func heap() uint64 {
+func heap() int64 {
 	runtime.GC()
 	runtime.GC() // what the first one only finalized
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
-	return stats.HeapAlloc
+	return int64(stats.HeapAlloc)
 }
 
 // populate applies the founding and an Issue for each user, in no order of subject, 256 to an entry. It gives the time
