@@ -26,7 +26,7 @@ type Check struct {
 	Key func(subject, keyID string) (*secret.Key, error)
 }
 
-// Verified is what a valid token says.
+// Verified is what a valid token says; see Verify for an invalid one.
 type Verified struct {
 	Subject, KeyID, ID, Issuer     string
 	Audience                       []string
@@ -47,8 +47,9 @@ func (v Verified) Claims() (map[string]any, error) {
 
 var errNoMaterial = errors.New("token: the key has no material")
 
-// Verify gives what raw says if it is valid, else the first reason why it is not and nothing of what it says. An
-// error is only what Key returned, or a key without material; then the token was not judged. Memory and time are
+// Verify gives what raw says if it is valid, else the first reason why it is not. Of an invalid token it tells
+// nothing, but for IssuedAt and NotBefore where the signature is right: by them a node that is behind can tell that
+// it is. An error is only what Key returned, or a key without material; then the token was not judged. Memory and time are
 // bounded by MaxLen, whatever raw is.
 func Verify(raw string, c Check) (Verified, Reason, error) {
 	f, ok := split(raw)
@@ -79,7 +80,8 @@ func Verify(raw string, c Check) (Verified, Reason, error) {
 		return Verified{}, SignatureInvalid, nil
 	}
 	if reason := p.judge(now, c); reason != None {
-		return Verified{}, reason, nil
+		all := verified(f, p)
+		return Verified{IssuedAt: all.IssuedAt, NotBefore: all.NotBefore}, reason, nil
 	}
 	return verified(f, p), None, nil
 }

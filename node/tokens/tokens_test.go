@@ -29,6 +29,7 @@ type rig struct {
 	mu       sync.Mutex
 	index    uint64
 	commands []fsm.Command
+	entries  [][]byte
 	// before runs ahead of each command, as what somebody else put into the log first.
 	before func()
 	never  bool // the node has never known the time
@@ -67,10 +68,15 @@ func (r *rig) propose(_ context.Context, cmd fsm.Command) (fsm.Result, error) {
 	if err != nil {
 		return fsm.Result{}, err
 	}
-	r.index++
-	r.commands = append(r.commands, cmd)
-	res := r.fsm.Apply(&raft.Log{Index: r.index, Type: raft.LogCommand, Data: data}).([]fsm.Result)[0]
+	r.commands, r.entries = append(r.commands, cmd), append(r.entries, data)
+	res := r.apply(data)
 	return res, res.Err
+}
+
+// apply is what the log does with an entry, whoever proposed it.
+func (r *rig) apply(data []byte) fsm.Result {
+	r.index++
+	return r.fsm.Apply(&raft.Log{Index: r.index, Type: raft.LogCommand, Data: data}).([]fsm.Result)[0]
 }
 
 func (r *rig) issue(t testing.TB, req *v1.IssueRequest) *v1.IssueResponse {
@@ -249,4 +255,47 @@ func TestABatchThatNobodyWaitsForEnds(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+func TestATokenDatedAheadOfTheNodesTimeWaitsForTheLog(t *testing.T) {
+	for _, leading := range []bool{false, true} {
+		t.Run(fmt.Sprintf("leading=%v", leading), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var keyring tokens.Keyring
+				ahead := newRig(t, func(c *tokens.Config) { keyring = c.Keyring })
+				ahead.issue(t, &v1.IssueRequest{Subject: "ada"})
+				slow := time.Now() // what the node that is behind goes on believing
+				time.Sleep(10 * time.Second)
+				token := ahead.issue(t, &v1.IssueRequest{Subject: "ada"}).GetToken()
+
+				state := fsm.New(fsm.Config{OnHalt: func(err error) { t.Error(err) }})
+				r := newRig(t, func(c *tokens.Config) {
+					c.Keyring, c.View, c.Wait = keyring, state.View, state.Wait
+					c.Last = func() (time.Time, bool) { return slow, true }
+				})
+				r.fsm, r.index, r.behind = state, 0, !leading
+				for _, entry := range ahead.entries[:len(ahead.entries)-1] {
+					r.apply(entry)
+				}
+				if leading {
+					if res := r.verify(t, token); res.GetReason() != v1.VerifyResponse_NOT_YET_VALID {
+						t.Errorf("%v", res)
+					}
+					return
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				if res, err := r.Verify(ctx, &v1.VerifyRequest{Token: token}); !errors.Is(err, fault.ErrBehind) {
+					t.Errorf("without the entry: %v, %v", res, err)
+				}
+				verdict := make(chan *v1.VerifyResponse, 1)
+				go func() { verdict <- r.verify(t, token) }()
+				synctest.Wait()
+				r.apply(ahead.entries[len(ahead.entries)-1])
+				if res := <-verdict; !res.GetValid() {
+					t.Errorf("with the entry: %v", res)
+				}
+			})
+		})
+	}
 }

@@ -139,11 +139,11 @@ func (s *Service) ahead(view *fsm.View, verified token.Verified, reason token.Re
 	case err == nil && reason == token.IssuerMismatch && !s.cfg.Leading():
 		// The issuer may have been changed by an entry that this node has yet to apply. A second after the
 		// token's date, which is in whole seconds, the log has come past it.
-		from := verified.IssuedAt.Add(time.Second)
-		if !view.Time().Before(from) {
+		judged, past := view.Settings().Issuer, verified.IssuedAt.Add(time.Second)
+		if !view.Time().Before(past) {
 			return nil
 		}
-		return func(v *fsm.View) bool { return !v.Time().Before(from) }
+		return func(v *fsm.View) bool { return v.Settings().Issuer != judged || !v.Time().Before(past) }
 	}
 	return nil
 }

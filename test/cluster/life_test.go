@@ -274,3 +274,30 @@ func TestALeaderThatIsCutOffStopsLeading(t *testing.T) {
 		}
 	})
 }
+
+func TestANodeThatMissedAChangeOfIssuerCallsNoTokenAnothers(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		c.Leader().MustIssue(t, "ada", time.Hour)
+		c.AwaitAgreed()
+		behind := c.Follower()
+		c.Partition(behind)
+		issuer := "https://login.example"
+		_, err := c.Leader().Node().UpdateSettings(t.Context(), cluster.Caller, &v1.UpdateSettingsRequest{Settings: &v1.Settings{Issuer: &issuer}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		token := c.Leader().MustIssue(t, "ada", time.Hour) // of the key that the node behind has
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if res, err := behind.Verify(ctx, token); !errors.Is(err, fault.ErrBehind) {
+			t.Errorf("behind: %v, %v", res, err)
+		}
+		ctx, cancel = context.WithTimeout(t.Context(), cluster.Patience)
+		defer cancel()
+		c.Heal()
+		if res, err := behind.Verify(ctx, token); err != nil || !res.GetValid() {
+			t.Errorf("once it can catch up: %v, %v", res, err)
+		}
+	})
+}
