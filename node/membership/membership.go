@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -68,12 +67,26 @@ func (c Config) withDefaults() Config {
 // Manager changes the cluster's membership, on the leader. Its methods are safe for concurrent use.
 type Manager struct {
 	cfg Config
-	// mu lets one change finish, configuration and record both, before the next begins.
-	mu sync.Mutex
+	// turn is held by who makes a change: one finishes, configuration and record both, before the next begins.
+	turn chan struct{}
 }
 
 // New makes a Manager.
-func New(cfg Config) *Manager { return &Manager{cfg: cfg.withDefaults()} }
+func New(cfg Config) *Manager {
+	return &Manager{cfg: cfg.withDefaults(), turn: make(chan struct{}, 1)}
+}
+
+// take waits, within ctx, for the turn to make a change. Who has it gives it back with give.
+func (m *Manager) take(ctx context.Context) error {
+	select {
+	case m.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: another change of the members is under way", fault.ErrOverloaded)
+	}
+}
+
+func (m *Manager) give() { <-m.turn }
 
 // ErrRemoved says that a node was a member and is none any more. It does not come back under that identity.
 var ErrRemoved = fmt.Errorf("%w: this node was removed from the cluster: stop it, empty its data directory, and let it join as a new member",
@@ -82,9 +95,11 @@ var ErrRemoved = fmt.Errorf("%w: this node was removed from the cluster: stop it
 // Admit takes a node in as a non-voter, or brings the record and address of a member up to date. wasMember tells
 // that the node says it belonged to this cluster before; if it no longer does, the answer is ErrRemoved.
 func (m *Manager) Admit(ctx context.Context, member fsm.Member, wasMember bool) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	servers, err := m.servers(ctx)
+	if err := m.take(ctx); err != nil {
+		return err
+	}
+	defer m.give()
+	servers, err := m.servers()
 	if err != nil {
 		return err
 	}
@@ -132,23 +147,17 @@ func (m *Manager) takeOver(ctx context.Context, servers []raft.Server, member fs
 	return nil
 }
 
-// lost tells whether a member's identity is gone: somebody new answers where the new one says that it is, and the
-// old one answers nowhere. A member that only moved takes nobody's place, and the leader is not lost.
+// lost tells whether a member's identity is gone: at the very place where it was, the newcomer answers. A member
+// that only moved takes nobody's place, and the leader is not lost.
 func (m *Manager) lost(ctx context.Context, servers []raft.Server, old raft.ServerID, newcomer fsm.Member) bool {
-	if _, in := find(servers, raft.ServerID(newcomer.ID)); in || old == m.cfg.Self {
+	record, ok := m.cfg.View().Member(string(old))
+	if _, moved := find(servers, raft.ServerID(newcomer.ID)); !ok || moved || old == m.cfg.Self {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	if who, err := m.cfg.WhoIs(ctx, newcomer.RPCAddress); err != nil || who != newcomer.ID {
-		return false
-	}
-	record, ok := m.cfg.View().Member(string(old))
-	if !ok {
-		return true
-	}
 	who, err := m.cfg.WhoIs(ctx, record.RPCAddress)
-	return err != nil || who != string(old)
+	return err == nil && who == newcomer.ID
 }
 
 // record writes a member's record if it is new or has changed.
@@ -165,9 +174,11 @@ func (m *Manager) record(ctx context.Context, member fsm.Member) error {
 
 // Remove takes a member out, the leader itself included. The last voter stays.
 func (m *Manager) Remove(ctx context.Context, id raft.ServerID, origin fsm.Origin) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	servers, err := m.servers(ctx)
+	if err := m.take(ctx); err != nil {
+		return err
+	}
+	defer m.give()
+	servers, err := m.servers()
 	if err != nil {
 		return err
 	}
@@ -215,14 +226,16 @@ func (m *Manager) Run(ctx context.Context) error {
 
 // step looks at the members and makes at most one change.
 func (m *Manager) step(ctx context.Context, watch *watch) error {
-	servers, err := m.servers(ctx)
+	servers, err := m.servers()
 	if err != nil {
 		return err
 	}
 	m.look(ctx, watch, servers)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if servers, err = m.servers(ctx); err != nil {
+	if err := m.take(ctx); err != nil {
+		return err
+	}
+	defer m.give()
+	if servers, err = m.servers(); err != nil {
 		return err
 	}
 	view := m.cfg.View()
@@ -248,7 +261,7 @@ func (m *Manager) carryOut(ctx context.Context, plan Plan) error {
 }
 
 // servers reads Raft's configuration. Its future is answered at once.
-func (m *Manager) servers(context.Context) ([]raft.Server, error) {
+func (m *Manager) servers() ([]raft.Server, error) {
 	future := m.cfg.Raft.GetConfiguration()
 	if err := future.Error(); err != nil {
 		return nil, fmt.Errorf("read the raft configuration: %w", err)

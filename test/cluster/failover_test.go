@@ -267,3 +267,29 @@ func TestRetiringKeysAreLimited(t *testing.T) {
 		}
 	})
 }
+
+func TestALeaderWithAWrongClockOutlivesATransferToNobody(t *testing.T) {
+	in(t, func(t *testing.T) {
+		var ahead sync.Map
+		c := cluster.New(t, 3, cluster.Options{Wall: func(name string) func() time.Time {
+			return func() time.Time {
+				if _, yes := ahead.Load(name); yes {
+					return time.Now().Add(aYear)
+				}
+				return time.Now()
+			}
+		}})
+		c.Leader().MustIssue(t, "ada", time.Hour)
+		wrong := c.Leader()
+		c.Partition(c.Follower()) // the likely successor
+		ahead.Store(wrong.Host, true)
+		time.Sleep(30 * time.Second)
+		c.Heal()
+		ahead.Clear()
+		c.AwaitSettled() // all three run still
+		c.Await("tokens to be issued again", func() bool {
+			_, err := c.Leader().Issue(t.Context(), "bob", time.Minute)
+			return err == nil
+		})
+	})
+}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/internal/seal"
 	"github.com/keyquorum/keyquorum/node"
@@ -295,5 +296,51 @@ func TestFewerVotersAreWantedWhileSomeAreGone(t *testing.T) {
 			}
 			return voters == 3
 		})
+	})
+}
+
+func TestNobodyIsEvictedByWhoeverNamesItsAddress(t *testing.T) {
+	for _, reachable := range []bool{true, false} {
+		t.Run(fmt.Sprintf("reachable=%v", reachable), func(t *testing.T) {
+			in(t, func(t *testing.T) {
+				c := cluster.New(t, 3, cluster.Options{})
+				victim, newcomer := c.Follower(), c.Add()
+				record, _ := c.Leader().View().Member(victim.UUID)
+				if !reachable {
+					c.Partition(victim)
+				}
+				member := fsm.Member{ID: newcomer.UUID, Name: "n4", RPCAddress: "n4:7400", RaftAddress: record.RaftAddress, Format: fsm.Format}
+				proof, err := c.Keyring.Prove("join", fmt.Sprintf("%q %q %q", member.ID, member.RaftAddress, member.RPCAddress))
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = c.Leader().Node().Join(t.Context(), &peerv1.JoinRequest{Member: rpc.MemberMessage(member), KeyringProof: proof})
+				if _, ok := errors.AsType[*fault.InvalidError](err); !ok {
+					t.Errorf("a node that names a voter's address: %v", err)
+				}
+				if got := role(t, c, victim.UUID); got != v1.Member_VOTER {
+					t.Errorf("the voter whose address it named is %v", got)
+				}
+			})
+		})
+	}
+}
+
+func TestANodeThatCannotSeeWhetherThereIsAClusterFoundsNone(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		emptied := c.Follower()
+		c.Kill(emptied)
+		c.Empty(emptied)
+		c.Partition(emptied)
+		c.Start(emptied)
+		if res, err := emptied.Node().Init(t.Context(), cluster.Caller, &v1.InitRequest{}); !errors.Is(err, fault.ErrNotFounded) {
+			t.Errorf("init while nobody answers: %v, %v", res, err)
+		}
+		c.Heal()
+		c.AwaitSettled()
+		if got, want := emptied.View().ClusterID(), c.Leader().View().ClusterID(); got != want {
+			t.Errorf("it is in cluster %q, not %q", got, want)
+		}
 	})
 }
