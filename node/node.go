@@ -157,14 +157,3 @@ func (n *Node) rpcAddress(id string) (string, bool) {
 	m, ok := n.fsm.View().Member(id)
 	return m.RPCAddress, ok
 }
-
-// Ready says why the node cannot serve, or nil.
-func (n *Node) Ready() error {
-	if err := n.Live(); err != nil {
-		return err
-	}
-	return n.readiness()
-}
-
-// Live says why the process should be restarted, or nil.
-func (n *Node) Live() error { return n.fsm.Err() }

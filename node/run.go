@@ -10,7 +10,6 @@ import (
 	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/node/membership"
 )
 
@@ -153,30 +152,4 @@ func (n *Node) join(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-// readiness is what Ready asks beyond Live.
-func (n *Node) readiness() error {
-	if n.draining.Load() {
-		return fault.ErrShuttingDown
-	}
-	if n.removed.Load() {
-		return membership.ErrRemoved
-	}
-	if !n.fsm.View().Founded() {
-		return fault.ErrNotFounded
-	}
-	if _, ever := n.clock.Last(); !ever {
-		return fault.ErrTimeUnknown
-	}
-	if !n.led() {
-		return fault.ErrNoLeader
-	}
-	return nil
-}
-
-// led tells whether the node knows a leader.
-func (n *Node) led() bool {
-	_, id := n.raft.LeaderWithID()
-	return id != ""
 }

@@ -31,21 +31,19 @@ func (n *Node) VerifyBatch(ctx context.Context, req *v1.VerifyBatchRequest) (*v1
 	return n.tokens.VerifyBatch(ctx, req)
 }
 
-// reading says why the node answers nothing from its memory, or nil. It goes on while it drains.
-func (n *Node) reading() error {
-	if n.removed.Load() {
-		return fmt.Errorf("%w: it was removed from its cluster", fault.ErrNotFounded)
-	}
-	return n.fsm.Err()
-}
-
 // Get implements rpc.Reader.
 func (n *Node) Get(ctx context.Context, req *v1.GetRequest) (*v1.GetResponse, error) {
+	if err := n.reading(); err != nil {
+		return nil, err
+	}
 	return n.tokens.Get(ctx, req)
 }
 
 // List implements rpc.Reader.
 func (n *Node) List(ctx context.Context, req *v1.ListRequest) (*v1.ListResponse, error) {
+	if err := n.reading(); err != nil {
+		return nil, err
+	}
 	return n.tokens.List(ctx, req)
 }
 
@@ -166,7 +164,7 @@ func (n *Node) successor(idOrName string) (*raft.Server, error) {
 	return nil, fmt.Errorf("%w: %s", fault.ErrNotVoter, member.Name)
 }
 
-// awaitLeader gives the id of the leader once one other than this node is known; empty if ctx ends first.
+// awaitLeader gives the leader's id once there is one; empty if ctx ends first.
 func (n *Node) awaitLeader(ctx context.Context) string {
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()

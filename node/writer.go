@@ -33,19 +33,6 @@ func (n *Node) writer() (rpc.Writer, error) {
 	return &forwarder{peers: n.peers, address: address}, nil
 }
 
-// serving says why the node takes no writes, or nil.
-func (n *Node) serving() error {
-	switch {
-	case n.draining.Load():
-		return fault.ErrShuttingDown
-	case n.fsm.Err() != nil:
-		return n.fsm.Err()
-	case !n.fsm.View().Founded():
-		return fault.ErrNotFounded
-	}
-	return nil
-}
-
 // route carries out a write wherever it belongs.
 func route[Req, Res any](ctx context.Context, n *Node, by rpc.Caller, req Req,
 	do func(rpc.Writer, context.Context, rpc.Caller, Req) (Res, error),

@@ -1,0 +1,59 @@
+package node
+
+import (
+	"fmt"
+
+	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/node/membership"
+)
+
+// Live says why the process should be restarted, or nil.
+func (n *Node) Live() error { return n.fsm.Err() }
+
+// Ready says why no requests should be sent to this node, or nil.
+func (n *Node) Ready() error {
+	_, ever := n.clock.Last()
+	switch {
+	case n.Live() != nil:
+		return n.Live()
+	case n.draining.Load():
+		return fault.ErrShuttingDown
+	case n.removed.Load():
+		return membership.ErrRemoved
+	case !n.fsm.View().Founded():
+		return fault.ErrNotFounded
+	case !ever:
+		return fault.ErrTimeUnknown
+	case !n.led():
+		return fault.ErrNoLeader
+	}
+	return nil
+}
+
+// led tells whether the node knows a leader.
+func (n *Node) led() bool {
+	_, id := n.raft.LeaderWithID()
+	return id != ""
+}
+
+// serving says why the node takes no writes, or nil.
+func (n *Node) serving() error {
+	switch {
+	case n.draining.Load():
+		return fault.ErrShuttingDown
+	case n.Live() != nil:
+		return n.Live()
+	case !n.fsm.View().Founded():
+		return fault.ErrNotFounded
+	}
+	return nil
+}
+
+// reading says why the node answers nothing from its memory, or nil. It goes on while it drains, and without a
+// leader.
+func (n *Node) reading() error {
+	if n.removed.Load() {
+		return fmt.Errorf("%w: it was removed from its cluster", fault.ErrNotFounded)
+	}
+	return n.Live()
+}
