@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/keyquorum/keyquorum/client"
+	"github.com/keyquorum/keyquorum/internal/member"
 	"github.com/keyquorum/keyquorum/internal/seal"
 	"github.com/keyquorum/keyquorum/node"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
@@ -63,9 +64,9 @@ type demo struct {
 // demoNode is one of the three, running or not.
 type demoNode struct {
 	name   string
-	member *member
+	member *member.Member
 	client *client.Client
-	plug   *plug
+	plug   *member.Plug
 	stop   context.CancelFunc
 	done   chan error
 }
@@ -92,20 +93,20 @@ func (d *demo) close() error {
 
 // launch starts a node on its own folder; a name that ran before finds what it left.
 func (d *demo) launch(name string, seeds []string) (*demoNode, error) {
-	n := &demoNode{name: name, plug: newPlug(), done: make(chan error, 1)}
+	n := &demoNode{name: name, plug: member.NewPlug(), done: make(chan error, 1)}
 	var err error
-	n.member, err = openMember(memberConfig{
-		name: name, dataDir: filepath.Join(d.dir, name), keyring: d.keyring,
-		rpcListen: "127.0.0.1:0", raftListen: "127.0.0.1:0", gossipListen: "127.0.0.1:0",
-		seeds: seeds, timing: demoTiming, logger: slog.New(slog.DiscardHandler), plug: n.plug,
+	n.member, err = member.Open(member.Config{
+		Name: name, DataDir: filepath.Join(d.dir, name), Version: thisBuild().Version, Keyring: d.keyring,
+		RPCListen: "127.0.0.1:0", RaftListen: "127.0.0.1:0", GossipListen: "127.0.0.1:0",
+		Seeds: seeds, Timing: demoTiming, Logger: slog.New(slog.DiscardHandler), Plug: n.plug,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
-	go func() { n.done <- n.member.run(ctx) }()
-	n.client, err = client.New([]string{n.member.rpcAddress})
+	go func() { n.done <- n.member.Run(ctx) }()
+	n.client, err = client.New([]string{n.member.RPCAddress})
 	return n, err
 }
 
@@ -129,7 +130,7 @@ func (d *demo) start(ctx context.Context) error {
 			return err
 		}
 		d.nodes = append(d.nodes, n)
-		seeds = append(seeds, n.member.gossipAddress)
+		seeds = append(seeds, n.member.GossipAddress)
 	}
 	founded := time.Now()
 	if err := d.found(ctx); err != nil {
@@ -144,14 +145,14 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	for _, n := range d.nodes {
-		d.fact(n.name, "http://%s%s", n.member.rpcAddress, note(n == leader, "  leader"))
+		d.fact(n.name, "http://%s%s", n.member.RPCAddress, note(n == leader, "  leader"))
 	}
 	d.say("Each keeps its log in %s, and every key in it sealed.", d.dir)
 	return nil
 }
 
 func (d *demo) found(ctx context.Context) error {
-	cluster := keyquorumv1connect.NewClusterServiceClient(http.DefaultClient, "http://"+d.nodes[0].member.rpcAddress)
+	cluster := keyquorumv1connect.NewClusterServiceClient(http.DefaultClient, "http://"+d.nodes[0].member.RPCAddress)
 	if _, err := cluster.Init(ctx, connect.NewRequest(&v1.InitRequest{})); err != nil {
 		return fmt.Errorf("found the cluster: %w", err)
 	}

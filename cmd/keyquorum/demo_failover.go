@@ -18,7 +18,7 @@ func (d *demo) killLeader(ctx context.Context) error {
 		return err
 	}
 	died := time.Now()
-	victim.plug.pull()
+	victim.plug.Pull()
 	d.nodes = slices.DeleteFunc(d.nodes, func(n *demoNode) bool { return n == victim })
 	defer func() { d.nodes = append(d.nodes, victim) }()
 	d.say("%s is gone, from one moment to the next. The others have to find out and elect.", victim.name)
@@ -74,7 +74,7 @@ func (d *demo) comeBack(ctx context.Context) error {
 	}
 	var seeds []string
 	for _, n := range d.nodes[:len(d.nodes)-1] {
-		seeds = append(seeds, n.member.gossipAddress)
+		seeds = append(seeds, n.member.GossipAddress)
 	}
 	started := time.Now()
 	back, err := d.launch(victim.name, seeds)
@@ -82,7 +82,7 @@ func (d *demo) comeBack(ctx context.Context) error {
 		return err
 	}
 	d.nodes[len(d.nodes)-1] = back
-	if err := awaitReady(ctx, back.member.rpcAddress); err != nil {
+	if err := awaitReady(ctx, back.member.RPCAddress); err != nil {
 		return err
 	}
 	res, err := back.client.Verify(ctx, &v1.VerifyRequest{Token: d.ada.GetToken()})

@@ -18,7 +18,8 @@ type layer struct {
 var (
 	leaves    = []string{"internal/fault", "internal/secret", "internal/subject"}
 	nodeRooms = []string{
-		"node/clock", "node/freshness", "node/membership", "node/propose", "node/raftnet", "node/rotation", "node/tokens",
+		"node/clock", "node/freshness", "node/membership", "node/propose", "node/raftlog", "node/raftnet", "node/rotation",
+		"node/tokens",
 	}
 )
 
@@ -55,6 +56,11 @@ var layers = []layer{
 	{
 		"node", append([]string{"node", "rpc", "fsm", "internal/seal", "internal/token"}, leaves...),
 		"stores, gossip and data directories are adapters: cmd hands them in through node's config",
+	},
+	{
+		"internal/member",
+		[]string{"internal", "node"},
+		"it hands the adapters to a node, for all that run members: it is cmd's part that tests share",
 	},
 	{
 		"internal",
@@ -206,6 +212,8 @@ func TestImportRuleFinds(t *testing.T) {
 		{name: "a room that knows a room", from: "node/rotation", imports: []string{module + "/node/propose"}},
 		{name: "the house and its rooms", from: "node", imports: []string{module + "/node/clock"}},
 		{name: "a node that knows an adapter", from: "node", imports: []string{module + "/internal/gossip"}, want: "adapters"},
+		{name: "a member and its node", from: "internal/member", imports: []string{module + "/node", module + "/internal/gossip"}},
+		{name: "a member that knows its users", from: "internal/member", imports: []string{module + "/cmd/keyquorum"}, want: "internal/member imports cmd/keyquorum:"},
 		{name: "a leaf that looks up", from: "internal/token", imports: []string{module + "/fsm"}, want: "internal/token imports fsm:"},
 		{name: "a command that ships the harness", from: "cmd/keyquorum", imports: []string{module + "/test/cluster"}, want: "harness"},
 		{name: "a test of anything", from: "test/cluster", imports: []string{module + "/node", module + "/cmd/keyquorum"}},

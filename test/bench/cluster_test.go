@@ -40,10 +40,10 @@ func newCluster(b *testing.B, size int) *cluster {
 	c := &cluster{b: b, http: h2c(b)}
 	b.Cleanup(c.end)
 	for i := range size {
-		s := newSeat(b, fmt.Sprintf("n%d", i+1), keyring)
-		s.timing = node.Timing{Stable: 200 * time.Millisecond} // for a quick founding; all else by default
+		timing := node.Timing{Stable: 200 * time.Millisecond} // for a quick founding; all else by default
+		s := newSeat(b, fmt.Sprintf("n%d", i+1), keyring, timing)
 		if i > 0 {
-			s.seeds = []string{c.members[0].seat.rpcAddr}
+			s.known = []string{c.members[0].RPCAddress}
 		}
 		c.members = append(c.members, s.start(b))
 		if i == 0 {
@@ -148,7 +148,7 @@ func within(ctx context.Context, limit time.Duration, ok func() bool) bool {
 
 // tokens is a client of one member, by Connect's protocol with protobuf over HTTP/2.
 func (c *cluster) tokens(m *member) keyquorumv1connect.TokenServiceClient {
-	return keyquorumv1connect.NewTokenServiceClient(c.http, "http://"+m.seat.rpcAddr)
+	return keyquorumv1connect.NewTokenServiceClient(c.http, "http://"+m.RPCAddress)
 }
 
 // h2c is a client that speaks HTTP/2 without TLS.

@@ -22,7 +22,7 @@ func BenchmarkFailover(b *testing.B) {
 		c.issueAnywhere(c.members)
 		b.StartTimer()
 		start := time.Now()
-		victim.seat.plug.pull()
+		victim.seat.cfg.Plug.Pull()
 		c.issueAnywhere(slices.DeleteFunc(slices.Clone(c.members), func(m *member) bool { return m == victim }))
 		took = append(took, time.Since(start))
 		b.StopTimer()

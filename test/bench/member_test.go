@@ -6,132 +6,59 @@ package bench
 
 import (
 	"context"
-	"errors"
-	"net"
+	"log/slog"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/keyquorum/keyquorum/internal/boltstore"
-	"github.com/keyquorum/keyquorum/internal/datadir"
+	members "github.com/keyquorum/keyquorum/internal/member"
 	"github.com/keyquorum/keyquorum/internal/seal"
 	"github.com/keyquorum/keyquorum/node"
 )
 
 // seat is what outlives a member's process: its place on the disk and on the network.
 type seat struct {
-	name, dir string
-	keyring   *seal.Keyring
-	// rpcAddr and raftAddr have port 0 until the first start.
-	rpcAddr, raftAddr string
-	// seeds are RPC addresses of others.
-	seeds  []string
-	timing node.Timing
-
-	// What follows is of the present start.
+	cfg members.Config
+	// known are RPC addresses of others: discovery takes no part in what is measured.
+	known []string
+	// registry is of the present start.
 	registry *prometheus.Registry
-	plug     *plug
-	halted   chan error
-	release  []func() error
+}
+
+// newSeat is a place in a folder of the benchmark's own.
+func newSeat(b *testing.B, name string, keyring *seal.Keyring, timing node.Timing) *seat {
+	return &seat{cfg: members.Config{
+		Name: name, DataDir: filepath.Join(b.TempDir(), name), Keyring: keyring, Timing: timing,
+		RPCListen: "127.0.0.1:0", RaftListen: "127.0.0.1:0", GossipListen: "127.0.0.1:0",
+		Logger: slog.New(slog.DiscardHandler),
+	}}
 }
 
 // member is a node that runs at its seat.
 type member struct {
-	*node.Node
+	*members.Member
 	seat *seat
 	end  func() error
 }
 
-// start opens what the seat has and runs a node over it.
+// start runs a node over what the seat has. Its addresses stay the same over restarts.
 func (s *seat) start(b *testing.B) *member {
 	b.Helper()
-	s.registry, s.plug, s.halted, s.release = prometheus.NewRegistry(), newPlug(), make(chan error, 1), nil
-	conf := node.Config{
-		Name: s.name, Keyring: s.keyring, Timing: s.timing, Registry: s.registry, Halted: s.halted,
-		Discovery: fixed(s.seeds),
-	}
-	if err := errors.Join(s.openDisk(&conf), s.listen(&conf)); err != nil {
-		b.Fatal(errors.Join(err, s.close()))
-	}
-	n, err := node.New(conf)
+	s.cfg.Plug = members.NewPlug()
+	s.cfg.Tune = func(c *node.Config) { c.Discovery, s.registry = fixed(s.known), c.Registry }
+	m, err := members.Open(s.cfg)
 	if err != nil {
-		b.Fatal(errors.Join(err, s.close()))
+		b.Fatal(err)
 	}
+	s.cfg.RPCListen, s.cfg.RaftListen = m.RPCAddress, m.RaftAddress
 	ctx, cancel := context.WithCancel(context.WithoutCancel(b.Context()))
 	done := make(chan error, 1)
-	go func() { done <- n.Run(ctx) }()
-	return &member{Node: n, seat: s, end: func() error {
+	go func() { done <- m.Run(ctx) }()
+	return &member{Member: m, seat: s, end: func() error {
 		cancel()
-		return errors.Join(<-done, s.close())
+		return <-done
 	}}
-}
-
-func (s *seat) openDisk(conf *node.Config) error {
-	dir, err := datadir.Open(s.dir, datadir.Options{})
-	if err != nil {
-		return err
-	}
-	s.release = append(s.release, dir.Close)
-	if err := dir.CheckKeyring(s.keyring); err != nil {
-		return err
-	}
-	store, err := boltstore.Open(dir.RaftDB(), boltstore.Options{
-		OnHang: func(err error) { s.halted <- err }, Registerer: s.registry,
-	})
-	if err != nil {
-		return err
-	}
-	s.release = append(s.release, store.Close)
-	if err := dir.StoreCreated(); err != nil {
-		return err
-	}
-	snapshots, err := dir.Snapshots(nil)
-	if err != nil {
-		return err
-	}
-	conf.ID, conf.Logs, conf.Stable, conf.Snapshots = dir.ID(), store, store, snapshots
-	return datadir.Check(store, snapshots)
-}
-
-// listen takes the seat's addresses, which stay the same over restarts.
-func (s *seat) listen(conf *node.Config) error {
-	rpcListener, err := net.Listen("tcp", s.rpcAddr)
-	if err != nil {
-		return err
-	}
-	s.release = append(s.release, closed(rpcListener))
-	raftListener, err := net.Listen("tcp", s.raftAddr)
-	if err != nil {
-		return err
-	}
-	s.release = append(s.release, closed(raftListener))
-	s.rpcAddr, s.raftAddr = rpcListener.Addr().String(), raftListener.Addr().String()
-	conf.RPCAddress, conf.RaftAddress = s.rpcAddr, s.raftAddr
-	conf.RPCListener, conf.RaftListener = s.plug.listener(rpcListener), s.plug.listener(raftListener)
-	conf.Dial = s.plug.dial
-	return nil
-}
-
-// closed closes a listener that the node has closed already, or not.
-func closed(l net.Listener) func() error {
-	return func() error {
-		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-			return err
-		}
-		return nil
-	}
-}
-
-// close undoes the opening, the last thing first.
-func (s *seat) close() error {
-	var faults []error
-	for _, v := range slices.Backward(s.release) {
-		faults = append(faults, v())
-	}
-	s.release = nil
-	return errors.Join(faults...)
 }
 
 // fixed is a discovery that was told.
@@ -139,11 +66,3 @@ type fixed []string
 
 func (f fixed) Peers() []string        { return f }
 func (fixed) Changed() <-chan struct{} { return nil }
-
-// newSeat is a place in a folder of the benchmark's own.
-func newSeat(b *testing.B, name string, keyring *seal.Keyring) *seat {
-	return &seat{
-		name: name, dir: filepath.Join(b.TempDir(), name), keyring: keyring,
-		rpcAddr: "127.0.0.1:0", raftAddr: "127.0.0.1:0",
-	}
-}

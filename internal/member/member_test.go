@@ -1,4 +1,4 @@
-package main
+package member_test
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/keyquorum/keyquorum/internal/datadir"
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/internal/member"
 	"github.com/keyquorum/keyquorum/internal/seal"
 	"github.com/keyquorum/keyquorum/node"
 	"github.com/keyquorum/keyquorum/rpc"
@@ -34,27 +36,28 @@ func testKeyring(t *testing.T) *seal.Keyring {
 	return k
 }
 
-func testMember(dir string, keyring *seal.Keyring, logs *bytes.Buffer) memberConfig {
-	return memberConfig{
-		name: "one", dataDir: dir, keyring: keyring, timing: devTiming,
-		rpcListen: "127.0.0.1:0", raftListen: "127.0.0.1:0", gossipListen: "127.0.0.1:0",
-		logger: slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		tune: func(c *node.Config) {
+func testMember(dir string, keyring *seal.Keyring, logs *bytes.Buffer) member.Config {
+	return member.Config{
+		Name: "one", DataDir: dir, Keyring: keyring,
+		Timing:    node.Timing{Heartbeat: 20 * time.Millisecond, Lease: 10 * time.Millisecond},
+		RPCListen: "127.0.0.1:0", RaftListen: "127.0.0.1:0", GossipListen: "127.0.0.1:0",
+		Logger: slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Tune: func(c *node.Config) {
 			c.SnapshotInterval, c.SnapshotThreshold, c.TrailingLogs = 20*time.Millisecond, 1, 1
 		},
 	}
 }
 
 // runMember founds a cluster of one, does something with it, and ends it.
-func runMember(t *testing.T, cfg memberConfig, do func(context.Context, *member)) {
+func runMember(t *testing.T, cfg member.Config, do func(context.Context, *member.Member)) {
 	t.Helper()
-	m, err := openMember(cfg)
+	m, err := member.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- m.run(ctx) }()
+	go func() { done <- m.Run(ctx) }()
 	if _, err := m.Init(ctx, rpc.Caller{Actor: "test"}, &v1.InitRequest{}); err != nil {
 		t.Error(err)
 	}
@@ -69,7 +72,7 @@ func TestNoKeyMaterialReachesTheDiskOrTheLog(t *testing.T) {
 	dir, keyring := t.TempDir(), testKeyring(t)
 	var logs bytes.Buffer
 	var needles [][]byte
-	runMember(t, testMember(dir, keyring, &logs), func(ctx context.Context, m *member) {
+	runMember(t, testMember(dir, keyring, &logs), func(ctx context.Context, m *member.Member) {
 		for i := range 20 {
 			subject := fmt.Sprintf("user-%d", i)
 			res, err := m.Issue(ctx, rpc.Caller{Actor: "test", Node: "one"}, &v1.IssueRequest{Subject: subject, Ttl: durationpb.New(time.Hour)})
@@ -127,17 +130,28 @@ func search(t *testing.T, where string, content []byte, needles [][]byte) {
 // awaitSnapshot waits until a snapshot with users in it is on disk.
 func awaitSnapshot(t *testing.T, dir string) {
 	t.Helper()
-	err := poll(t.Context(), "a snapshot", func() (bool, error) {
+	await(t, "a snapshot", func() bool {
 		found, err := filepath.Glob(filepath.Join(dir, "snapshots", "*", "state.bin"))
-		for _, path := range found {
-			if content, err := os.ReadFile(path); err == nil && bytes.Contains(content, []byte("user-19")) {
-				return true, nil
-			}
-		}
-		return false, err
+		return err == nil && slices.ContainsFunc(found, func(path string) bool {
+			content, err := os.ReadFile(path)
+			return err == nil && bytes.Contains(content, []byte("user-19"))
+		})
 	})
-	if err != nil {
-		t.Fatal(err)
+}
+
+// await waits until ok, or until the test is out of time.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("waited in vain for %s", what)
+		case <-ticker.C:
+		}
 	}
 }
 
@@ -145,17 +159,15 @@ func TestAMemberFindsWhatItLeft(t *testing.T) {
 	dir, keyring := t.TempDir(), testKeyring(t)
 	var logs bytes.Buffer
 	var token string
-	runMember(t, testMember(dir, keyring, &logs), func(ctx context.Context, m *member) {
+	runMember(t, testMember(dir, keyring, &logs), func(ctx context.Context, m *member.Member) {
 		res, err := m.Issue(ctx, rpc.Caller{Actor: "test", Node: "one"}, &v1.IssueRequest{Subject: "ada"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		token = res.GetToken()
 	})
-	runMember(t, testMember(dir, keyring, &logs), func(ctx context.Context, m *member) {
-		if err := awaitReady(ctx, m.rpcAddress); err != nil {
-			t.Fatal(err)
-		}
+	runMember(t, testMember(dir, keyring, &logs), func(ctx context.Context, m *member.Member) {
+		await(t, "the member to be ready", func() bool { return m.Ready() == nil })
 		res, err := m.Verify(ctx, &v1.VerifyRequest{Token: token})
 		if err != nil || !res.GetValid() {
 			t.Errorf("after a restart: %v, %v", res, err)
@@ -166,9 +178,9 @@ func TestAMemberFindsWhatItLeft(t *testing.T) {
 func TestAnotherKeyringIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 	dir := t.TempDir()
 	var logs bytes.Buffer
-	runMember(t, testMember(dir, testKeyring(t), &logs), func(context.Context, *member) {})
+	runMember(t, testMember(dir, testKeyring(t), &logs), func(context.Context, *member.Member) {})
 	before := contents(t, dir)
-	_, err := openMember(testMember(dir, testKeyring(t), &logs))
+	_, err := member.Open(testMember(dir, testKeyring(t), &logs))
 	if !errors.Is(err, fault.ErrKeyring) {
 		t.Errorf("got %v", err)
 	}
@@ -180,8 +192,8 @@ func TestAnotherKeyringIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 func TestADirectoryInUseIsRefused(t *testing.T) {
 	dir, keyring := t.TempDir(), testKeyring(t)
 	var logs bytes.Buffer
-	runMember(t, testMember(dir, keyring, &logs), func(context.Context, *member) {
-		if _, err := openMember(testMember(dir, keyring, &logs)); !errors.Is(err, datadir.ErrInUse) {
+	runMember(t, testMember(dir, keyring, &logs), func(context.Context, *member.Member) {
+		if _, err := member.Open(testMember(dir, keyring, &logs)); !errors.Is(err, datadir.ErrInUse) {
 			t.Errorf("got %v", err)
 		}
 	})

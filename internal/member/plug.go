@@ -1,4 +1,4 @@
-package main
+package member
 
 import (
 	"context"
@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// plug is what the demo pulls to kill a node: from one moment to the next nothing goes in or out any more, and
-// the others see broken connections, as when a process dies.
-type plug struct {
+// Plug is between a member and its sockets. Once it is pulled, nothing goes in or out any more, and the others see
+// broken connections, as when a process is killed. It is safe for concurrent use.
+type Plug struct {
 	mu     sync.Mutex
 	pulled bool
 	open   map[net.Conn]struct{}
@@ -17,9 +17,11 @@ type plug struct {
 
 var errPulled = errors.New("this node was killed")
 
-func newPlug() *plug { return &plug{open: make(map[net.Conn]struct{})} }
+// NewPlug gives one that lets everything through.
+func NewPlug() *Plug { return &Plug{open: make(map[net.Conn]struct{})} }
 
-func (p *plug) pull() {
+// Pull cuts all connections, and those to come.
+func (p *Plug) Pull() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pulled = true
@@ -30,7 +32,7 @@ func (p *plug) pull() {
 }
 
 // add lets a connection through, or closes it where the plug is pulled.
-func (p *plug) add(c net.Conn) (net.Conn, error) {
+func (p *Plug) add(c net.Conn) (net.Conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.pulled {
@@ -40,7 +42,7 @@ func (p *plug) add(c net.Conn) (net.Conn, error) {
 	return &plugged{Conn: c, plug: p}, nil
 }
 
-func (p *plug) dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (p *Plug) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	c, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -48,11 +50,11 @@ func (p *plug) dial(ctx context.Context, network, address string) (net.Conn, err
 	return p.add(c)
 }
 
-func (p *plug) listener(l net.Listener) net.Listener { return &pluggedListener{Listener: l, plug: p} }
+func (p *Plug) listener(l net.Listener) net.Listener { return &pluggedListener{Listener: l, plug: p} }
 
 type pluggedListener struct {
 	net.Listener
-	plug *plug
+	plug *Plug
 }
 
 // Accept drops what comes after the plug was pulled.
@@ -70,7 +72,7 @@ func (l *pluggedListener) Accept() (net.Conn, error) {
 
 type plugged struct {
 	net.Conn
-	plug *plug
+	plug *Plug
 }
 
 // Close also forgets the connection.

@@ -1,0 +1,184 @@
+// Package member is a node on a real disk and real sockets: it opens the data directory, the stores in it, the
+// listeners and the gossip, and wires them to a node. What runs members as processes or in one process shares it.
+package member
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/keyquorum/keyquorum/internal/boltstore"
+	"github.com/keyquorum/keyquorum/internal/datadir"
+	"github.com/keyquorum/keyquorum/internal/gossip"
+	"github.com/keyquorum/keyquorum/internal/seal"
+	"github.com/keyquorum/keyquorum/node"
+)
+
+// Config is what a member is made of. Fields without a stated default are required.
+type Config struct {
+	// Name is what people call the member; DataDir is the folder that is its own.
+	Name, DataDir string
+	// Version is the build's, for the member record; may be empty.
+	Version string
+	Keyring *seal.Keyring
+	// RPCListen, RaftListen and GossipListen are HOST:PORT; port 0 lets the system choose.
+	RPCListen, RaftListen, GossipListen string
+	// Seeds are gossip addresses of other members; none for the first.
+	Seeds []string
+	// Timing is Raft's and the leader's; its zero fields take their defaults.
+	Timing node.Timing
+	Logger *slog.Logger
+	// Plug is what the member's connections go through; nil for none.
+	Plug *Plug
+	// Tune has a last hand on the node's config; nil for none.
+	Tune func(*node.Config)
+}
+
+// Member is a node with what it stands on.
+type Member struct {
+	*node.Node
+	// RPCAddress, RaftAddress and GossipAddress are where it listens.
+	RPCAddress, RaftAddress, GossipAddress string
+
+	gossip *gossip.Gossip
+	// release undoes the opening, the last thing first.
+	release []func() error
+}
+
+// Open opens the data directory and the sockets, and makes the node over them. Run must follow. Where it fails, all
+// that was opened is closed.
+func Open(cfg Config) (m *Member, err error) {
+	m = &Member{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.close())
+		}
+	}()
+	registry := prometheus.NewRegistry()
+	halted := make(chan error, 1)
+	conf := node.Config{
+		Name: cfg.Name, Version: cfg.Version, Keyring: cfg.Keyring, Timing: cfg.Timing,
+		Logger: cfg.Logger, Registry: registry, Halted: halted,
+	}
+	if err := m.openDisk(cfg, &conf, registry, halted); err != nil {
+		return m, err
+	}
+	if err := m.listen(cfg, &conf); err != nil {
+		return m, err
+	}
+	if err := m.openGossip(cfg, &conf); err != nil {
+		return m, err
+	}
+	if cfg.Tune != nil {
+		cfg.Tune(&conf)
+	}
+	m.Node, err = node.New(conf)
+	return m, err
+}
+
+// later has undo called at the end, or when the opening fails.
+func (m *Member) later(undo func() error) { m.release = append(m.release, undo) }
+
+func (m *Member) close() error {
+	var faults []error
+	for _, v := range slices.Backward(m.release) {
+		faults = append(faults, v())
+	}
+	m.release = nil
+	return errors.Join(faults...)
+}
+
+// openDisk opens the data directory and what Raft keeps in it. The keyring is checked before anything else is
+// read or written.
+func (m *Member) openDisk(cfg Config, conf *node.Config, registry *prometheus.Registry, halted chan<- error) error {
+	dir, err := datadir.Open(cfg.DataDir, datadir.Options{Logger: cfg.Logger})
+	if err != nil {
+		return err
+	}
+	m.later(dir.Close)
+	if err := dir.CheckKeyring(cfg.Keyring); err != nil {
+		return err
+	}
+	store, err := boltstore.Open(dir.RaftDB(), boltstore.Options{
+		OnHang: func(err error) { halted <- err }, Logger: cfg.Logger, Registerer: registry,
+	})
+	if err != nil {
+		return err
+	}
+	m.later(store.Close)
+	if err := dir.StoreCreated(); err != nil {
+		return err
+	}
+	snapshots, err := dir.Snapshots(node.RaftLogger(cfg.Logger))
+	if err != nil {
+		return err
+	}
+	if err := datadir.Check(store, snapshots); err != nil {
+		return err
+	}
+	conf.ID, conf.Logs, conf.Stable, conf.Snapshots = dir.ID(), store, store, snapshots
+	return nil
+}
+
+func (m *Member) listen(cfg Config, conf *node.Config) error {
+	var err error
+	if conf.RPCListener, err = net.Listen("tcp", cfg.RPCListen); err != nil {
+		return fmt.Errorf("listen for requests: %w", err)
+	}
+	m.later(ignoreClosed(conf.RPCListener))
+	if conf.RaftListener, err = net.Listen("tcp", cfg.RaftListen); err != nil {
+		return fmt.Errorf("listen for raft: %w", err)
+	}
+	m.later(ignoreClosed(conf.RaftListener))
+	conf.RPCAddress, conf.RaftAddress = conf.RPCListener.Addr().String(), conf.RaftListener.Addr().String()
+	if cfg.Plug != nil {
+		conf.RPCListener, conf.RaftListener = cfg.Plug.listener(conf.RPCListener), cfg.Plug.listener(conf.RaftListener)
+		conf.Dial = cfg.Plug.dial
+	}
+	m.RPCAddress, m.RaftAddress = conf.RPCAddress, conf.RaftAddress
+	return nil
+}
+
+// ignoreClosed closes a listener that the node has closed already, or not.
+func ignoreClosed(l net.Listener) func() error {
+	return func() error {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	}
+}
+
+func (m *Member) openGossip(cfg Config, conf *node.Config) error {
+	g, err := gossip.New(gossip.Config{
+		Listen: cfg.GossipListen, Key: cfg.Keyring.GossipKey(), Seeds: cfg.Seeds,
+		NodeID: conf.ID, Name: cfg.Name, RPCAddress: conf.RPCAddress, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	m.later(g.Close)
+	m.gossip, m.GossipAddress, conf.Discovery = g, g.Addr(), g
+	return nil
+}
+
+// Run works until ctx ends, and closes all that was opened. After node.ErrStuck the process must end at once.
+func (m *Member) Run(ctx context.Context) error {
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	var all errgroup.Group
+	all.Go(func() error { return m.gossip.Run(work) })
+	err := m.Node.Run(ctx)
+	stop()
+	err = errors.Join(err, all.Wait())
+	if errors.Is(err, node.ErrStuck) {
+		return err
+	}
+	return errors.Join(err, m.close())
+}
