@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/node/clock"
 	"github.com/keyquorum/keyquorum/node/rotation"
 )
 
@@ -86,11 +88,10 @@ func (n *Node) barrier(ctx context.Context) bool {
 }
 
 // watchOwnClock keeps a node whose clock is wrong from leading: as a follower it does not stand, as the leader it
-// hands over.
+// hands over to one whose clock is right.
 func (n *Node) watchOwnClock(ctx context.Context) error {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
-	standing := true
 	for {
 		select {
 		case <-ctx.Done():
@@ -98,41 +99,39 @@ func (n *Node) watchOwnClock(ctx context.Context) error {
 		case <-ticker.C:
 		}
 		off := n.clock.Off()
-		if off && n.raft.State() == raft.Leader && len(n.voters()) > 1 {
-			n.yield(ctx) // while its time-outs are as they were: a transfer is given up after one of them
-			continue
-		}
-		if off == standing {
-			standing = !off
-			n.stand(standing)
+		n.transport.Stand(!off)
+		if off && n.raft.State() == raft.Leader {
+			n.yield(ctx)
 		}
 	}
 }
 
-// stand lets the node stand for leader, or not: then it waits for so long to hear from one that another stands
-// first.
-func (n *Node) stand(yes bool) {
-	rc := n.raft.ReloadableConfig()
-	rc.HeartbeatTimeout, rc.ElectionTimeout = n.cfg.Timing.Heartbeat, n.cfg.Timing.Election
-	if !yes {
-		const never = 24 * time.Hour
-		rc.HeartbeatTimeout, rc.ElectionTimeout = never, never
-		n.log.Error("this node's clock is wrong: it does not stand for leader until it is set right", "offset", n.offset())
-	}
-	if err := n.raft.ReloadConfig(rc); err != nil {
-		n.log.Error("raft's time-outs could not be changed", "error", err)
-	}
-}
-
-func (n *Node) offset() time.Duration {
-	d, _ := n.clock.Offset()
-	return d
-}
-
+// yield hands leadership to a voter whose clock is right, if there is one that answers.
 func (n *Node) yield(ctx context.Context) {
-	if err := n.handOver(ctx, nil); err != nil {
-		n.log.Warn("leadership could not be handed over", "error", err)
+	to := n.punctual()
+	if to == nil {
+		return
 	}
+	if err := n.handOver(ctx, to); err != nil {
+		n.log.Warn("leadership could not be handed over to a node whose clock is right", "to", to.ID, "error", err)
+	}
+}
+
+// punctual gives one of the voters whose clocks were measured lately and found right, this node aside; nil if there
+// is none.
+func (n *Node) punctual() *raft.Server {
+	offsets := n.clock.Offsets()
+	var right []raft.Server
+	for _, s := range n.servers() {
+		offset, measured := offsets[string(s.ID)]
+		if s.Suffrage == raft.Voter && string(s.ID) != n.cfg.ID && measured && offset.Abs() <= clock.DefaultAgreement {
+			right = append(right, s)
+		}
+	}
+	if len(right) == 0 {
+		return nil
+	}
+	return &right[rand.IntN(len(right))] // one that cannot take it is not asked for ever
 }
 
 // handOver transfers leadership to the given voter, or to the one furthest along.

@@ -64,16 +64,24 @@ func (s sink) Accept(name string, level hclog.Level, msg string, args ...any) {
 	s.to.With("from", name).Log(ctx, at, msg, args...)
 }
 
+// errOvertaken ends a node whose lost log entries reach past the snapshot that it was sent.
+var errOvertaken = errors.New("this node's log was overtaken by a snapshot, which it can only take up when it is started anew: restart it")
+
 // startRaft opens the transport and starts Raft over it and the stores.
 func (n *Node) startRaft() error {
+	logs, err := raftlog.Open(n.cfg.Logs, n.cfg.Snapshots)
+	if err != nil {
+		return fmt.Errorf("open raft's log: %w", err)
+	}
 	transport, err := raftnet.NewTCP(raftnet.TCPConfig{
 		Listener: n.cfg.RaftListener, Dial: n.cfg.Dial, Advertise: n.cfg.RaftAddress,
 		LocalID: raft.ServerID(n.cfg.ID), Addresses: addresses{n}, Logger: RaftLogger(n.log),
+		Overtaken: func() { n.halt(errOvertaken) },
 	})
 	if err != nil {
 		return fmt.Errorf("raft transport: %w", err)
 	}
-	r, err := raft.NewRaft(n.raftConfig(), n.fsm, raftlog.Wrap(n.cfg.Logs), n.cfg.Stable, n.cfg.Snapshots, transport)
+	r, err := raft.NewRaft(n.raftConfig(), n.fsm, logs, n.cfg.Stable, n.cfg.Snapshots, transport)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), transport.Close())
 	}

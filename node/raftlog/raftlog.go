@@ -6,9 +6,13 @@
 //
 // Everything before a gap is covered by the snapshot that made it, so it goes before the first entry behind the
 // gap comes.
+//
+// Where the suffix reaches past the snapshot there is no gap, and Raft goes on to judge by entries that were lost.
+// Such a log goes when it is opened.
 package raftlog
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/hashicorp/raft"
@@ -17,8 +21,30 @@ import (
 // Store is a log store without gaps over one that may have them. It is as safe for concurrent use as that is.
 type Store struct{ raft.LogStore }
 
-// Wrap keeps what is stored in inner in one piece.
-func Wrap(inner raft.LogStore) *Store { return &Store{LogStore: inner} }
+// Open keeps what is stored in inner in one piece. It must come before Raft is started on inner and snapshots: it
+// drops a log that the newest snapshot contradicts. All of such a log is either covered by the snapshot or follows
+// on an entry that was lost.
+func Open(inner raft.LogStore, snapshots raft.SnapshotStore) (*Store, error) {
+	s := &Store{LogStore: inner}
+	metas, err := snapshots.List()
+	if err != nil {
+		return nil, fmt.Errorf("list the snapshots: %w", err)
+	}
+	if len(metas) == 0 {
+		return s, nil
+	}
+	end := metas[0] // newest first
+	var log raft.Log
+	switch err := inner.GetLog(end.Index, &log); {
+	case errors.Is(err, raft.ErrLogNotFound):
+		return s, nil
+	case err != nil:
+		return nil, fmt.Errorf("read log entry %d, where the snapshot ends: %w", end.Index, err)
+	case log.Term == end.Term:
+		return s, nil
+	}
+	return s, s.drop()
+}
 
 // StoreLog implements raft.LogStore.
 func (s *Store) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Log{log}) }
@@ -40,7 +66,16 @@ func (s *Store) closeGap(next uint64) error {
 	if err != nil || last == 0 || next <= last+1 {
 		return err
 	}
+	return s.drop()
+}
+
+// drop deletes the whole log, which a snapshot has overtaken.
+func (s *Store) drop() error {
 	first, err := s.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := s.LastIndex()
 	if err != nil {
 		return err
 	}

@@ -15,11 +15,22 @@ import (
 // members runs the whole cluster on a network in memory.
 func members(t *testing.T, n *memnet.Net) map[raft.ServerID]*node {
 	t.Helper()
-	all := make(map[raft.ServerID]*node)
-	for _, s := range cluster.Servers {
-		all[s.ID] = run(t, s.ID, open(t, n, string(s.ID), repaired), nil)
-	}
+	all, _ := standing(t, n)
 	return all
+}
+
+// standing is members, with their transports.
+func standing(t *testing.T, n *memnet.Net) (map[raft.ServerID]*node, map[raft.ServerID]*Transport) {
+	t.Helper()
+	all, transports := make(map[raft.ServerID]*node), make(map[raft.ServerID]*Transport)
+	for _, s := range cluster.Servers {
+		trans, ok := open(t, n, string(s.ID), repaired).(*Transport)
+		if !ok {
+			t.Fatal("a repaired transport is none of ours")
+		}
+		all[s.ID], transports[s.ID] = run(t, s.ID, trans, nil), trans
+	}
+	return all, transports
 }
 
 // leader waits, for a minute at most, until one of the members leads.

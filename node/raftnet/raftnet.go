@@ -15,6 +15,11 @@
 //   - An InstallSnapshot that arrives late puts a follower back to an older state. Here it is answered, and not
 //     installed (snapshot.go).
 //   - A refused append can wedge a follower while appends are pipelined (issue 612). Here there is no pipeline.
+//   - A follower whose lost entries reach past the snapshot that it was sent keeps them, and refuses from then on
+//     all that follows on the snapshot. Nothing but a start clears its log (raftlog); here it is noticed, and told
+//     (overtaken.go).
+//
+// Beside the repairs, a node can be kept from standing for leader (stand.go).
 package raftnet
 
 import (
@@ -41,6 +46,9 @@ type Config struct {
 	// through Bind. Until then snapshots from other nodes are refused with an error, and the leader sends them
 	// again.
 	Committed func() uint64
+	// Overtaken is called, once, when this node's log contradicts its own snapshot: it has to be started anew. It
+	// is called on the goroutine that takes requests, so it must not wait. Nil for nobody.
+	Overtaken func()
 	// Addresses finds a node's address by its id. Where it fails, or is nil, the address in Raft's own
 	// configuration is used. It is asked before each request, so it must be quick; any goroutine may call it.
 	Addresses raft.ServerAddressProvider
@@ -57,6 +65,12 @@ type Transport struct {
 	addresses raft.ServerAddressProvider
 	log       hclog.Logger
 	committed atomic.Pointer[func() uint64]
+	snapshot  atomic.Pointer[func() (index, term uint64)]
+	overtaken func()
+	// overtakenOnce is for calling it.
+	overtakenOnce sync.Once
+	// seated is set while this node does not stand for leader.
+	seated atomic.Bool
 
 	out     chan raft.RPC // to Raft's main loop
 	stop    chan struct{}
@@ -79,11 +93,15 @@ func Wrap(inner Inner, cfg Config) *Transport {
 		inner:     inner,
 		addresses: cfg.Addresses,
 		log:       cfg.Logger,
+		overtaken: cfg.Overtaken,
 		out:       make(chan raft.RPC),
 		stop:      make(chan struct{}),
 	}
 	if t.log == nil {
 		t.log = hclog.NewNullLogger()
+	}
+	if t.overtaken == nil {
+		t.overtaken = func() {}
 	}
 	if cfg.Committed != nil {
 		t.Bind(cfg.Committed)
@@ -95,9 +113,10 @@ func Wrap(inner Inner, cfg Config) *Transport {
 // Bind sets Config.Committed. The last one given counts.
 func (t *Transport) Bind(committed func() uint64) { t.committed.Store(&committed) }
 
-// BindRaft binds to what r has committed.
+// BindRaft binds to what r has committed, and to the snapshot that it stands on.
 func (t *Transport) BindRaft(r *raft.Raft) {
 	t.Bind(func() uint64 { return max(r.CommitIndex(), r.AppliedIndex()) })
+	t.bindSnapshot(func() (index, term uint64) { return lastSnapshot(r) })
 }
 
 // Close closes the inner transport and waits for the wrapper's own goroutines. Requests that wait for Raft are
@@ -133,8 +152,12 @@ func (t *Transport) RequestVote(id raft.ServerID, target raft.ServerAddress, arg
 	return t.inner.RequestVote(id, t.resolve(id, target), args, resp)
 }
 
-// RequestPreVote asks whether a vote would be given.
+// RequestPreVote asks whether a vote would be given. A node that does not stand asks nobody.
 func (t *Transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if t.seated.Load() {
+		*resp = raft.RequestPreVoteResponse{Term: args.Term}
+		return nil
+	}
 	return t.inner.RequestPreVote(id, t.resolve(id, target), args, resp)
 }
 

@@ -23,6 +23,15 @@ func (t *Transport) handle(rpc raft.RPC) {
 		return
 	case *raft.AppendEntriesRequest:
 		rpc.Command = vouched(req)
+		resp := t.ask(rpc)
+		t.noticeOvertaken(req, resp)
+		t.answer(rpc, resp)
+		return
+	case *raft.TimeoutNowRequest:
+		if t.seated.Load() {
+			t.answer(rpc, raft.RPCResponse{Response: &raft.TimeoutNowResponse{}, Error: errSeated})
+			return
+		}
 	}
 	t.answer(rpc, t.ask(rpc))
 }

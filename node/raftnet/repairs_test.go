@@ -3,6 +3,7 @@ package raftnet
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -208,5 +209,84 @@ func TestSnapshotTerms(t *testing.T) {
 		if got := follower.fsm.String(); got != "a b" {
 			t.Errorf("applied %q", got)
 		}
+	})
+}
+
+// A follower has entries of a deposed leader that reach past the snapshot which the new leader sends.
+func TestALogThatItsSnapshotContradictsIsNoticed(t *testing.T) {
+	inBubble(t, "it refuses what follows, and says so once", func(t *testing.T) {
+		net := memnet.New()
+		l, err := net.Listen("n2:7401")
+		if err != nil {
+			t.Fatal(err)
+		}
+		noticed := 0
+		trans, err := NewTCP(TCPConfig{Listener: l, Dial: net.Dialer("n2"), Overtaken: func() { noticed++ }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		follower := run(t, "n2", trans, still)
+		old, young := play(t, net, "n1", 2, repaired), play(t, net, "n3", 3, repaired)
+		last := raft.Log{Index: 3, Term: 3}
+
+		old.append(founding, 1, entry(2, 2, "lost"), entry(3, 2, "lost"), entry(4, 2, "lost"), entry(5, 2, "lost"))
+		young.append(raft.Log{Index: 9, Term: 3}, 9) // what is merely behind is refused as well
+		if noticed != 0 {
+			t.Error("a follower that is behind was called overtaken")
+		}
+		young.mustInstall(last, "a b")
+		for range 2 {
+			if resp := young.append(last, 4, entry(4, 3, "c")); resp.Success {
+				t.Error("the library goes on by itself: the repair may go")
+			}
+		}
+		if got := follower.fsm.String(); noticed != 1 || got != "a b" {
+			t.Errorf("noticed %d times, applied %q", noticed, got)
+		}
+	})
+}
+
+// A node that does not stand loses no vote of others, and is quick to let another lead.
+func TestWhoDoesNotStandElectsAnother(t *testing.T) {
+	inBubble(t, "the leader is lost", func(t *testing.T) {
+		net := memnet.New()
+		all, transports := standing(t, net)
+		id, lead := leader(t, all, "")
+		apply(t, lead, "a")
+		agree(t, all, "a")
+		seated := other(id)
+		transports[seated].Stand(false)
+		if err := lead.LeadershipTransferToServer(seated, raft.ServerAddress(seated+":7401")).Error(); err == nil {
+			t.Error("it took the leadership that was handed to it")
+		}
+		net.Isolate(string(id))
+		lost := time.Now()
+		next, young := leader(t, all, id)
+		if next == seated {
+			t.Errorf("%s leads, and does not stand", next)
+		}
+		if took := time.Since(lost); took > 10*time.Second {
+			t.Errorf("another leads after %v only", took)
+		}
+		apply(t, young, "b")
+	})
+	inBubble(t, "alone it stands again when it is let", func(t *testing.T) {
+		net := memnet.New()
+		all, transports := standing(t, net)
+		_, lead := leader(t, all, "")
+		apply(t, lead, "a")
+		agree(t, all, "a")
+		for _, trans := range transports {
+			trans.Stand(false)
+		}
+		if err := lead.LeadershipTransfer().Error(); err == nil {
+			t.Error("one of them took the leadership that was handed to it")
+		}
+		for id := range all {
+			transports[id].Stand(true)
+		}
+		_, again := leader(t, all, "")
+		apply(t, again, "b")
+		agree(t, all, "a", "b")
 	})
 }

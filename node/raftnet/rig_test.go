@@ -67,11 +67,11 @@ type node struct {
 // start runs n2. It stays a follower unless the test takes an hour.
 func start(t *testing.T, n *memnet.Net, repair bool) *node {
 	t.Helper()
-	node := run(t, "n2", open(t, n, "n2", repair), func(c *raft.Config) {
-		c.HeartbeatTimeout, c.ElectionTimeout = time.Hour, time.Hour
-	})
-	return node
+	return run(t, "n2", open(t, n, "n2", repair), still)
 }
+
+// still keeps a node a follower for an hour.
+func still(c *raft.Config) { c.HeartbeatTimeout, c.ElectionTimeout = time.Hour, time.Hour }
 
 // run starts a member of the cluster on a transport, and stops it at the end of the test.
 func run(t *testing.T, id raft.ServerID, trans Inner, tune func(*raft.Config)) *node {

@@ -44,9 +44,10 @@ type TCPConfig struct {
 	// MaxConns is how many connections from outside are open at a time, DefaultMaxConns if zero; those above it
 	// are closed at once.
 	MaxConns int
-	// Addresses and Committed are those of Config.
+	// Addresses, Committed and Overtaken are those of Config.
 	Addresses raft.ServerAddressProvider
 	Committed func() uint64
+	Overtaken func()
 	// Logger gets what the library and the wrapper have to say; nothing is logged if nil.
 	Logger hclog.Logger
 }
@@ -102,7 +103,7 @@ func NewTCP(cfg TCPConfig) (*Transport, error) {
 		MaxRPCsInFlight: 1,
 		Timeout:         cfg.Timeout,
 	})
-	t := Wrap(inner, Config{Committed: cfg.Committed, Addresses: cfg.Addresses, Logger: cfg.Logger})
+	t := Wrap(inner, Config{Committed: cfg.Committed, Overtaken: cfg.Overtaken, Addresses: cfg.Addresses, Logger: cfg.Logger})
 	t.addressed = cfg.LocalID != ""
 	return t, nil
 }

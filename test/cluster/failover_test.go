@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -153,19 +154,28 @@ func nothingOverdue(t *testing.T, c *cluster.Cluster) {
 // aYear is how wrong a clock is that is very wrong.
 const aYear = 365 * 24 * time.Hour
 
+// wrongClocks are the wall clocks of a cluster's nodes, some of them a year ahead.
+type wrongClocks struct{ hosts sync.Map }
+
+func (w *wrongClocks) wall(host string) func() time.Time {
+	return func() time.Time {
+		if _, wrong := w.hosts.Load(host); wrong {
+			return time.Now().Add(aYear)
+		}
+		return time.Now()
+	}
+}
+
+func (w *wrongClocks) set(m *cluster.Member) { w.hosts.Store(m.Host, true) }
+
+func (w *wrongClocks) mend() { w.hosts.Clear() }
+
 func TestOneClockAYearAheadChangesNothing(t *testing.T) {
 	for _, where := range []string{"leader", "follower"} {
 		t.Run(where, func(t *testing.T) {
 			in(t, func(t *testing.T) {
-				var ahead sync.Map // names of the nodes whose clock is wrong
-				c := cluster.New(t, 3, cluster.Options{Wall: func(name string) func() time.Time {
-					return func() time.Time {
-						if _, yes := ahead.Load(name); yes {
-							return time.Now().Add(aYear)
-						}
-						return time.Now()
-					}
-				}})
+				var ahead wrongClocks
+				c := cluster.New(t, 3, cluster.Options{Wall: ahead.wall})
 				token := c.Leader().MustIssue(t, "ada", time.Hour)
 				c.AwaitAgreed()
 				key := keysOf(c.Leader())["ada"]
@@ -173,7 +183,7 @@ func TestOneClockAYearAheadChangesNothing(t *testing.T) {
 				if where == "follower" {
 					wrong = c.Follower()
 				}
-				ahead.Store(wrong.Host, true)
+				ahead.set(wrong)
 
 				time.Sleep(10 * time.Minute)
 				for _, m := range c.Members() {
@@ -270,26 +280,66 @@ func TestRetiringKeysAreLimited(t *testing.T) {
 
 func TestALeaderWithAWrongClockOutlivesATransferToNobody(t *testing.T) {
 	in(t, func(t *testing.T) {
-		var ahead sync.Map
-		c := cluster.New(t, 3, cluster.Options{Wall: func(name string) func() time.Time {
-			return func() time.Time {
-				if _, yes := ahead.Load(name); yes {
-					return time.Now().Add(aYear)
-				}
-				return time.Now()
-			}
-		}})
+		var ahead wrongClocks
+		c := cluster.New(t, 3, cluster.Options{Wall: ahead.wall})
 		c.Leader().MustIssue(t, "ada", time.Hour)
 		wrong := c.Leader()
 		c.Partition(c.Follower()) // the likely successor
-		ahead.Store(wrong.Host, true)
+		ahead.set(wrong)
 		time.Sleep(30 * time.Second)
 		c.Heal()
-		ahead.Clear()
+		ahead.mend()
 		c.AwaitSettled() // all three run still
 		c.Await("tokens to be issued again", func() bool {
 			_, err := c.Leader().Issue(t.Context(), "bob", time.Minute)
 			return err == nil
 		})
+	})
+}
+
+// A follower with a wrong clock does not stand, and lets go of a leader that died as quickly as the others.
+func TestAWrongClockHoldsUpNoElection(t *testing.T) {
+	in(t, func(t *testing.T) {
+		var ahead wrongClocks
+		c := cluster.New(t, 5, cluster.Options{Wall: ahead.wall})
+		for range 2 {
+			wrong := c.Follower()
+			ahead.set(wrong)
+			time.Sleep(10 * time.Second)
+			c.Kill(c.Leader())
+			lost := time.Now()
+			if c.Leader() == wrong {
+				t.Error("a node leads whose clock is wrong")
+			}
+			if took := time.Since(lost); took > 3*time.Second {
+				t.Errorf("with a wrong clock among the followers, another led after %v only", took)
+			}
+			ahead.mend()
+			for _, m := range c.Members() {
+				if !slices.Contains(c.Running(), m) {
+					c.Restart(m)
+				}
+			}
+			c.AwaitSettled()
+		}
+	})
+}
+
+func TestLeadershipComesToRestWithAClockThatIsRight(t *testing.T) {
+	in(t, func(t *testing.T) {
+		var ahead wrongClocks
+		c := cluster.New(t, 5, cluster.Options{Wall: ahead.wall})
+		ahead.set(c.Follower())
+		ahead.set(c.Leader())
+		time.Sleep(20 * time.Second)
+		leader := c.Leader()
+		term := leaderTerm(t, leader)
+		if _, wrong := ahead.hosts.Load(leader.Host); wrong {
+			t.Error("a node leads whose clock is wrong, though three are right")
+		}
+		time.Sleep(5 * time.Minute)
+		if c.Leader() != leader || leaderTerm(t, leader) != term {
+			t.Error("leadership goes on changing hands")
+		}
 	})
 }
