@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -301,26 +300,17 @@ func TestALeaderWithAWrongClockOutlivesATransferToNobody(t *testing.T) {
 func TestAWrongClockHoldsUpNoElection(t *testing.T) {
 	in(t, func(t *testing.T) {
 		var ahead wrongClocks
-		c := cluster.New(t, 5, cluster.Options{Wall: ahead.wall})
-		for range 2 {
-			wrong := c.Follower()
-			ahead.set(wrong)
-			time.Sleep(10 * time.Second)
-			c.Kill(c.Leader())
-			lost := time.Now()
-			if c.Leader() == wrong {
-				t.Error("a node leads whose clock is wrong")
-			}
-			if took := time.Since(lost); took > 3*time.Second {
-				t.Errorf("with a wrong clock among the followers, another led after %v only", took)
-			}
-			ahead.mend()
-			for _, m := range c.Members() {
-				if !slices.Contains(c.Running(), m) {
-					c.Restart(m)
-				}
-			}
-			c.AwaitSettled()
+		c := cluster.New(t, 3, cluster.Options{Wall: ahead.wall})
+		wrong := c.Follower()
+		ahead.set(wrong)
+		time.Sleep(10 * time.Second)
+		c.Kill(c.Leader()) // the third needs the vote of the one with the wrong clock
+		lost := time.Now()
+		if c.Leader() == wrong {
+			t.Error("a node leads whose clock is wrong")
+		}
+		if took := time.Since(lost); took > 3*time.Second {
+			t.Errorf("with a wrong clock among the followers, another led after %v only", took)
 		}
 	})
 }
