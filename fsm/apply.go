@@ -61,7 +61,7 @@ func (d *draft) op(op Op, r *Result) *Refusal {
 	case UpdateSettings:
 		return d.updateSettings(op, r)
 	case PutMember:
-		d.putMember(op.Member)
+		return d.putMember(op.Member)
 	case RemoveMember:
 		return d.removeMember(op.ID)
 	}

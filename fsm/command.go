@@ -108,10 +108,10 @@ type UpdateSettings struct {
 	WantedVoters *int
 }
 
-// PutMember makes or replaces a member's record.
+// PutMember makes or replaces a member's record. Once a member was removed, its id has none again.
 type PutMember struct{ Member Member }
 
-// RemoveMember drops a member's record.
+// RemoveMember takes the member with the id out for good, whether it has a record or not (yet).
 type RemoveMember struct{ ID string }
 
 func (Found) op()          {}

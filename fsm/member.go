@@ -2,8 +2,11 @@ package fsm
 
 import "slices"
 
-// putMember makes or replaces a record, in a new slice: Views share the old one.
-func (d *draft) putMember(m Member) {
+// putMember makes or replaces a record, in a new slice: Views share the old one. Who was removed has none again.
+func (d *draft) putMember(m Member) *Refusal {
+	if _, removed := slices.BinarySearch(d.removed, m.ID); removed {
+		return &Refusal{Code: CodeRemovedMember, Field: "id", Message: "the member with this id was removed from the cluster"}
+	}
 	next := slices.Clone(d.members)
 	i, found := findMember(next, m.ID)
 	if found {
@@ -12,13 +15,18 @@ func (d *draft) putMember(m Member) {
 		next = slices.Insert(next, i, m)
 	}
 	d.members = next
+	return nil
 }
 
+// removeMember drops a record, if there is one, and remembers the id for ever.
 func (d *draft) removeMember(id string) *Refusal {
-	i, found := findMember(d.members, id)
-	if !found {
-		return &Refusal{Code: CodeUnknownMember, Field: "id", Message: "there is no member with this id"}
+	at, removed := slices.BinarySearch(d.removed, id)
+	if removed {
+		return &Refusal{Code: CodeUnknownMember, Field: "id", Message: "the member with this id was removed before"}
 	}
-	d.members = slices.Concat(d.members[:i], d.members[i+1:])
+	d.removed = slices.Insert(slices.Clone(d.removed), at, id)
+	if i, found := findMember(d.members, id); found {
+		d.members = slices.Concat(d.members[:i], d.members[i+1:])
+	}
 	return nil
 }

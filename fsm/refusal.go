@@ -23,8 +23,10 @@ const (
 	CodeFounded
 	// CodeNotFounded is for any other command before the founding.
 	CodeNotFounded
-	// CodeUnknownMember is for removing a record that is not there.
+	// CodeUnknownMember is for removing who was removed before.
 	CodeUnknownMember
+	// CodeRemovedMember is for a record of a member that was removed.
+	CodeRemovedMember
 )
 
 // Refusal is a command's ordinary, final outcome where it changed nothing. It is the same on every node.

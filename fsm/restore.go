@@ -94,12 +94,25 @@ func (v *View) setHead(m *logpb.SnapshotHeader) error {
 		return r
 	}
 	v.clusterID, v.settings, v.keyringCheck = found.ClusterID, found.Settings, found.KeyringCheck
+	return v.setRemoved(m.Removed)
+}
+
+func (v *View) setRemoved(ids []string) error {
+	for i, id := range ids {
+		if r := checkText("id", id, true); r != nil {
+			return fmt.Errorf("removed member %d: %w", i+1, r)
+		}
+		if i > 0 && id <= ids[i-1] {
+			return fmt.Errorf("removed member %d is out of order", i+1)
+		}
+	}
+	v.removed = ids
 	return nil
 }
 
 // unfounded refuses a header that has what only a founded cluster can have.
 func unfounded(m *logpb.SnapshotHeader) error {
-	if m.Revision != 0 || m.Settings != nil || len(m.KeyringCheck) != 0 || m.Members != 0 || m.Users != 0 {
+	if m.Revision != 0 || m.Settings != nil || len(m.KeyringCheck) != 0 || len(m.Removed) != 0 || m.Members != 0 || m.Users != 0 {
 		return errors.New("it names no cluster")
 	}
 	return nil
@@ -117,6 +130,9 @@ func (v *View) readMembers(r *recordReader, count uint64) error {
 		}
 		if i > 0 && m.ID <= v.members[i-1].ID {
 			return fmt.Errorf("member %d is out of order", i+1)
+		}
+		if v.Removed(m.ID) {
+			return fmt.Errorf("member %d was removed", i+1)
 		}
 		v.members = append(v.members, m)
 	}

@@ -97,6 +97,7 @@ func (v *View) proto() (*logpb.SnapshotHeader, error) {
 		KeyringCheck: v.keyringCheck,
 		Members:      uint64(len(v.members)),
 		Users:        uint64(v.users.Len()),
+		Removed:      v.removed,
 	}
 	if !v.Founded() {
 		return m, nil

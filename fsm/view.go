@@ -27,6 +27,7 @@ type head struct {
 	keyringCheck []byte
 	settings     Settings
 	members      []Member // by ID; replaced, never changed
+	removed      []string // ids, sorted; replaced, never changed
 }
 
 type userTree = cowtree.Tree[string, *User]
@@ -79,6 +80,12 @@ func (v *View) Member(id string) (Member, bool) {
 		return Member{}, false
 	}
 	return v.members[i], true
+}
+
+// Removed tells whether the member with the id was taken out of the cluster. It does not come back.
+func (v *View) Removed(id string) bool {
+	_, removed := slices.BinarySearch(v.removed, id)
+	return removed
 }
 
 func findMember(members []Member, id string) (int, bool) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,18 +22,24 @@ import (
 // What the proofs that holders of the keyring give each other are for.
 const (
 	proofFound = "cluster" // in the state: bound to the cluster's id
-	proofJoin  = "join"    // from a node that asks to be admitted: bound to its id and addresses
-	proofAdmit = "admit"   // from the one that admitted it: bound to that one's id
-	proofLeave = "leave"   // from a member that leaves: bound to its id
+	proofJoin  = "join"    // from a node that asks to be admitted: bound to its record and a challenge
+	proofAdmit = "admit"   // from the one that admitted it: bound to that one's id and nonce
+	proofLeave = "leave"   // from a member that leaves: bound to its id and a challenge
 )
 
 func isFounded(v *fsm.View) bool { return v.Founded() }
 
 // Init implements rpc.Node: it founds a cluster with this node as its only voter. Where it was cut short before,
 // it goes on from there; where the node is in a cluster, it changes nothing.
+//
+// Of several nodes that are asked at the same time and see each other, one founds. Each says that it is about to
+// before it asks the others whether they are in a cluster or about to found one, and does so only once nobody is: of
+// any two, the one that asked later has heard of the other.
 func (n *Node) Init(ctx context.Context, by rpc.Caller, req *v1.InitRequest) (*v1.InitResponse, error) {
-	n.founding.Lock()
-	defer n.founding.Unlock()
+	if err := n.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer n.leave()
 	if view := n.fsm.View(); view.Founded() {
 		return &v1.InitResponse{ClusterId: view.ClusterID(), AlreadyFounded: true}, nil
 	}
@@ -39,6 +47,8 @@ func (n *Node) Init(ctx context.Context, by rpc.Caller, req *v1.InitRequest) (*v
 	if err := settings.Validate(); err != nil {
 		return nil, err
 	}
+	n.claiming.Store(true)
+	defer n.claiming.Store(false)
 	if err := n.alone(ctx); err != nil {
 		return nil, err
 	}
@@ -51,13 +61,45 @@ func (n *Node) Init(ctx context.Context, by rpc.Caller, req *v1.InitRequest) (*v
 	return n.found(ctx, by, settings)
 }
 
-// alone refuses to found a second cluster beside one that discovery can see.
+// halfFounded tells whether this node began to found a cluster and has not finished.
+func (n *Node) halfFounded() bool {
+	servers := n.servers()
+	return !n.fsm.View().Founded() && len(servers) == 1 && string(servers[0].ID) == n.cfg.ID
+}
+
+var errHalfFounded = fmt.Errorf("%w: it began to found one: finish that, or empty its data directory", fault.ErrNotFounded)
+
+// alone waits until nobody whom discovery can see is in a cluster or about to found one. Of two that are about to,
+// the one with the lower id keeps to it.
 func (n *Node) alone(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
+	for {
+		seen := n.survey(ctx)
+		if err := seen.refusal(n.cfg.ID); err != nil {
+			return err
+		}
+		if len(seen.founding) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return seen.blocked()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// survey is what the nodes that discovery can see say of themselves.
+type survey struct {
+	clusters []string          // "the node at … is in cluster …"
+	silent   []string          // addresses
+	founding map[string]string // addresses by id
+}
+
+func (n *Node) survey(ctx context.Context) survey {
+	s := survey{founding: make(map[string]string)}
 	var mu sync.Mutex
-	var clusters []error
-	var silent []string
 	var asked sync.WaitGroup
 	for _, address := range n.cfg.Discovery.Peers() {
 		asked.Go(func() {
@@ -66,22 +108,49 @@ func (n *Node) alone(ctx context.Context) error {
 			defer mu.Unlock()
 			switch {
 			case err != nil:
-				silent = append(silent, address)
+				s.silent = append(s.silent, address)
 			case status.GetClusterId() != "":
-				clusters = append(clusters, fmt.Errorf("the node at %s is in cluster %s, which this node will join", address, status.GetClusterId()))
+				s.clusters = append(s.clusters, fmt.Sprintf("the node at %s is in cluster %s", address, status.GetClusterId()))
+			case status.GetFounding():
+				s.founding[status.GetNode().GetNodeId()] = address
 			}
 		})
 	}
 	asked.Wait()
-	if len(clusters) > 0 {
-		return fault.Invalid("settings", errors.Join(clusters...).Error())
-	}
-	if len(silent) > 0 {
+	return s
+}
+
+// refusal says why the node with the id founds no cluster, or nil if it does or has to ask again.
+func (s survey) refusal(id string) error {
+	switch {
+	case len(s.clusters) > 0:
+		return fmt.Errorf("%w; %s, which this node will join by itself", fault.ErrNotFounded, strings.Join(s.clusters, ", "))
+	case len(s.silent) > 0:
 		return fmt.Errorf("%w; whether there is a cluster already cannot be told while %s does not answer",
-			fault.ErrNotFounded, strings.Join(silent, ", "))
+			fault.ErrNotFounded, strings.Join(s.silent, ", "))
+	}
+	for other := range s.founding {
+		if other < id {
+			return s.blocked()
+		}
 	}
 	return nil
 }
+
+func (s survey) blocked() error {
+	return fmt.Errorf("%w; the node at %s is founding one, or was cut short in that: finish it there",
+		fault.ErrNotFounded, strings.Join(slices.Sorted(maps.Values(s.founding)), ", "))
+}
+
+// enter waits for the turn to found a cluster here or to join one. Who has it gives it back with leave.
+func (n *Node) enter(ctx context.Context) error {
+	if n.founding.Acquire(ctx, 1) != nil {
+		return fmt.Errorf("%w: it is busy founding or joining a cluster", fault.ErrOverloaded)
+	}
+	return nil
+}
+
+func (n *Node) leave() { n.founding.Release(1) }
 
 // bootstrap makes this node the only voter and waits until it leads.
 func (n *Node) bootstrap(ctx context.Context) error {
@@ -117,7 +186,7 @@ func (n *Node) found(ctx context.Context, by rpc.Caller, settings fsm.Settings) 
 	if err != nil {
 		return nil, fmt.Errorf("found the cluster: %w", err)
 	}
-	if err := n.members.Admit(ctx, n.self, true); err != nil {
+	if err := n.members.Admit(ctx, n.self); err != nil {
 		return nil, err
 	}
 	n.log.Info("cluster founded", "cluster", id)

@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/node/clock"
@@ -36,8 +36,11 @@ type Node struct {
 	server    *http.Server
 	metrics   *metrics
 
-	// founding lets one Init finish before the next begins.
-	founding sync.Mutex
+	challenges *challenges
+	// founding is held by who founds a cluster here, or lets this node join one.
+	founding *semaphore.Weighted
+	// claiming is set while this node is about to found a cluster.
+	claiming atomic.Bool
 	// leading is set while this node leads and its state holds all that earlier leaders acknowledged.
 	leading atomic.Bool
 	// removed is set once the cluster has said that it took this node out.
@@ -59,13 +62,14 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg:    cfg,
 		log:    cfg.Logger.With("node", cfg.Name),
-		halted: make(chan error, 1),
+		halted: make(chan error, 1), founding: semaphore.NewWeighted(1),
 		self: fsm.Member{
 			ID: cfg.ID, Name: cfg.Name, Region: cfg.Region, Version: cfg.Version, Replica: cfg.Replica,
 			RPCAddress: cfg.RPCAddress, RaftAddress: cfg.RaftAddress, Format: fsm.Format,
 		},
 	}
 	n.fsm = fsm.New(fsm.Config{OnHalt: n.halt})
+	n.challenges = newChallenges(cfg.Mono)
 	n.peers = newPeers(cfg.Dial, n.rpcAddress)
 	if err := n.startRaft(); err != nil {
 		n.peers.close()

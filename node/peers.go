@@ -123,6 +123,21 @@ func (p *peers) forward(ctx context.Context, address string, req *peerv1.Forward
 	}
 }
 
+// challenge gives what a proof to the node at an address has to be bound to.
+func (p *peers) challenge(ctx context.Context, address string) ([]byte, error) {
+	res, err := p.peer(address).Challenge(ctx, connect.NewRequest(&peerv1.ChallengeRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	return res.Msg.GetChallenge(), nil
+}
+
+// leave asks the node at an address to take this one out.
+func (p *peers) leave(ctx context.Context, address string, req *peerv1.LeaveRequest) error {
+	_, err := p.peer(address).Leave(ctx, connect.NewRequest(req))
+	return err
+}
+
 // join asks the node at an address to admit a member, and gives its answer.
 func (p *peers) join(ctx context.Context, address string, req *peerv1.JoinRequest) (*peerv1.JoinResponse, error) {
 	res, err := p.peer(address).Join(ctx, connect.NewRequest(req))

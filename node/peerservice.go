@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 
 	"github.com/hashicorp/raft"
@@ -24,7 +25,10 @@ func (n *Node) Clock(context.Context) (*peerv1.ClockResponse, error) {
 // the same.
 func (n *Node) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinResponse, error) {
 	member := rpc.MemberRecord(req.GetMember())
-	if err := n.cfg.Keyring.CheckProof(proofJoin, joinText(member), req.GetKeyringProof()); err != nil {
+	if err := n.challenges.check(req.GetChallenge()); err != nil {
+		return nil, err
+	}
+	if err := n.cfg.Keyring.CheckProof(proofJoin, joinText(member, req.GetChallenge()), req.GetKeyringProof()); err != nil {
 		return nil, err
 	}
 	if !n.leading.Load() {
@@ -37,25 +41,37 @@ func (n *Node) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinR
 	if id := req.GetClusterId(); id != "" && id != view.ClusterID() {
 		return nil, fault.Invalid("clusterId", fmt.Sprintf("this is cluster %s, not %s", view.ClusterID(), id))
 	}
-	if err := n.members.Admit(ctx, member, req.GetWasMember()); err != nil {
+	if err := n.members.Admit(ctx, member); err != nil {
 		return nil, err
 	}
-	proof, err := n.cfg.Keyring.Prove(proofAdmit, member.ID)
+	proof, err := n.cfg.Keyring.Prove(proofAdmit, boundText(member.ID, req.GetNonce()))
 	if err != nil {
 		return nil, fmt.Errorf("prove the keyring: %w", err)
 	}
 	return &peerv1.JoinResponse{ClusterId: view.ClusterID(), KeyringProof: proof}, nil
 }
 
-// joinText is what a node that asks to be admitted has to be the holder of the keyring for: its identity and where
-// it is, so that nobody moves a member elsewhere with a proof that was overheard.
-func joinText(m fsm.Member) string {
-	return fmt.Sprintf("%q %q %q", m.ID, m.RaftAddress, m.RPCAddress)
+// Challenge implements rpc.Peers.
+func (n *Node) Challenge(context.Context) (*peerv1.ChallengeResponse, error) {
+	return &peerv1.ChallengeResponse{Challenge: n.challenges.new()}, nil
 }
+
+// joinText is what a node that asks to be admitted has to be the holder of the keyring for: its whole record, and a
+// challenge of the receiver's, so that nobody changes a member's record with a proof that was overheard.
+func joinText(m fsm.Member, challenge []byte) string {
+	return boundText(fmt.Sprintf("%q %q %q %q %q %q %d %t",
+		m.ID, m.Name, m.Region, m.RPCAddress, m.RaftAddress, m.Version, m.Format, m.Replica), challenge)
+}
+
+// boundText is a text that a proof is made for, and what makes the proof good for once.
+func boundText(text string, once []byte) string { return fmt.Sprintf("%s %x", text, once) }
 
 // Leave implements rpc.Peers, on the leader.
 func (n *Node) Leave(ctx context.Context, req *peerv1.LeaveRequest) (*peerv1.LeaveResponse, error) {
-	if err := n.cfg.Keyring.CheckProof(proofLeave, req.GetNodeId(), req.GetKeyringProof()); err != nil {
+	if err := n.challenges.check(req.GetChallenge()); err != nil {
+		return nil, err
+	}
+	if err := n.cfg.Keyring.CheckProof(proofLeave, boundText(req.GetNodeId(), req.GetChallenge()), req.GetKeyringProof()); err != nil {
 		return nil, err
 	}
 	if !n.leading.Load() {
@@ -76,22 +92,39 @@ func (n *Node) askToJoin(ctx context.Context, address string) error {
 		if !n.leading.Load() {
 			return fault.ErrNotLeader
 		}
-		return n.members.Admit(ctx, n.self, true)
+		return n.members.Admit(ctx, n.self)
 	}
-	proof, err := n.cfg.Keyring.Prove(proofJoin, joinText(n.self))
+	if err := n.enter(ctx); err != nil {
+		return err
+	}
+	defer n.leave()
+	if n.halfFounded() {
+		return errHalfFounded
+	}
+	return n.joinAt(ctx, address)
+}
+
+// joinAt has the node at an address admit this one.
+func (n *Node) joinAt(ctx context.Context, address string) error {
+	challenge, err := n.peers.challenge(ctx, address)
+	if err != nil {
+		return err
+	}
+	proof, err := n.cfg.Keyring.Prove(proofJoin, joinText(n.self, challenge))
 	if err != nil {
 		return fmt.Errorf("prove the keyring: %w", err)
 	}
+	nonce := make([]byte, 16)
+	_, _ = rand.Read(nonce) // never fails: crypto/rand
 	res, err := n.peers.join(ctx, address, &peerv1.JoinRequest{
-		ClusterId: n.fsm.View().ClusterID(), Member: rpc.MemberMessage(n.self), KeyringProof: proof,
-		// A node that has just started may not have applied its log yet, but Raft knows whom it was with.
-		WasMember: len(n.servers()) > 0,
+		ClusterId: n.fsm.View().ClusterID(), Member: rpc.MemberMessage(n.self),
+		Challenge: challenge, KeyringProof: proof, Nonce: nonce,
 	})
 	if err != nil {
 		return err
 	}
 	n.clock.Kick() // there will be voters to measure
-	return n.cfg.Keyring.CheckProof(proofAdmit, n.cfg.ID, res.GetKeyringProof())
+	return n.cfg.Keyring.CheckProof(proofAdmit, boundText(n.cfg.ID, nonce), res.GetKeyringProof())
 }
 
 // candidates gives the RPC addresses to ask for admission: the leader's first, then the other members', then

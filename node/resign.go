@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"connectrpc.com/connect"
 	"github.com/hashicorp/raft"
 
 	"github.com/keyquorum/keyquorum/internal/fault"
@@ -23,14 +22,9 @@ func (n *Node) Resign(ctx context.Context) error {
 			return err
 		}
 	}
-	proof, err := n.cfg.Keyring.Prove(proofLeave, n.cfg.ID)
-	if err != nil {
-		return fmt.Errorf("prove the keyring: %w", err)
-	}
-	req := &peerv1.LeaveRequest{NodeId: n.cfg.ID, KeyringProof: proof}
 	var faults []error
 	for _, address := range n.candidates() {
-		if _, err := n.peers.peer(address).Leave(ctx, connect.NewRequest(req)); err != nil {
+		if err := n.leaveAt(ctx, address); err != nil {
 			faults = append(faults, fmt.Errorf("ask %s: %w", address, err))
 			continue
 		}
@@ -38,4 +32,17 @@ func (n *Node) Resign(ctx context.Context) error {
 		return nil
 	}
 	return fmt.Errorf("leave the cluster: %w", errors.Join(append(faults, fault.ErrNoLeader)...))
+}
+
+// leaveAt has the node at an address take this one out.
+func (n *Node) leaveAt(ctx context.Context, address string) error {
+	challenge, err := n.peers.challenge(ctx, address)
+	if err != nil {
+		return err
+	}
+	proof, err := n.cfg.Keyring.Prove(proofLeave, boundText(n.cfg.ID, challenge))
+	if err != nil {
+		return fmt.Errorf("prove the keyring: %w", err)
+	}
+	return n.peers.leave(ctx, address, &peerv1.LeaveRequest{NodeId: n.cfg.ID, Challenge: challenge, KeyringProof: proof})
 }

@@ -65,6 +65,7 @@ func (n *Node) Status(context.Context) (*v1.StatusResponse, error) {
 		Keys:         uint64(view.KeyCount()),
 		Members:      memberMessages(view, servers, leader),
 		Ready:        true,
+		Founding:     n.claiming.Load() || n.halfFounded(),
 	}
 	if err := n.Ready(); err != nil {
 		res.Ready, res.NotReadyBecause = false, err.Error()

@@ -43,6 +43,7 @@ var sentinels = []struct {
 	{is: fault.ErrNoSuchMember, code: connect.CodeNotFound},
 	{is: fault.ErrNotVoter, code: connect.CodeInvalidArgument, field: "node"},
 	{is: fault.ErrLastVoter, code: connect.CodeInvalidArgument, field: "node"},
+	{is: fault.ErrQuorumAtRisk, code: connect.CodeUnavailable},
 	{is: fault.ErrKeyring, code: connect.CodePermissionDenied},
 }
 
@@ -57,6 +58,7 @@ var refusals = map[fsm.Code]connect.Code{
 	fsm.CodeFounded:         connect.CodeAborted,
 	fsm.CodeNotFounded:      connect.CodeUnavailable,
 	fsm.CodeUnknownMember:   connect.CodeNotFound,
+	fsm.CodeRemovedMember:   connect.CodeNotFound,
 }
 
 // wireError is the one mapping from what a node fails with to what a caller is told. It never gives nil.

@@ -126,6 +126,10 @@ func (n *fakeNode) GetSettings(ctx context.Context) (*v1.GetSettingsResponse, er
 
 func (n *fakeNode) Local() rpc.Writer { return n.local }
 
+func (n *fakeNode) Challenge(ctx context.Context) (*peerv1.ChallengeResponse, error) {
+	return give(ctx, n, rpc.Caller{}, &peerv1.ChallengeRequest{}, &peerv1.ChallengeResponse{Challenge: []byte("c")})
+}
+
 func (n *fakeNode) Clock(ctx context.Context) (*peerv1.ClockResponse, error) {
 	return give(ctx, n, rpc.Caller{}, &peerv1.ClockRequest{}, &peerv1.ClockResponse{WallNs: 5, NodeId: "id"})
 }

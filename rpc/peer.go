@@ -78,6 +78,10 @@ func (s peerService) Clock(ctx context.Context, req *connect.Request[peerv1.Cloc
 	return answer(ctx, req, unchecked, noRequest[peerv1.ClockRequest](s.node.Clock))
 }
 
+func (s peerService) Challenge(ctx context.Context, req *connect.Request[peerv1.ChallengeRequest]) (*connect.Response[peerv1.ChallengeResponse], error) {
+	return answer(ctx, req, unchecked, noRequest[peerv1.ChallengeRequest](s.node.Challenge))
+}
+
 func (s peerService) Join(ctx context.Context, req *connect.Request[peerv1.JoinRequest]) (*connect.Response[peerv1.JoinResponse], error) {
 	return answer(ctx, req, checkJoin, s.node.Join)
 }

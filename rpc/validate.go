@@ -208,19 +208,35 @@ func checkJoin(req *peerv1.JoinRequest) error {
 			return err
 		}
 	}
-	return checkProof(req.GetKeyringProof())
+	return first(
+		checkSecret("keyringProof", req.GetKeyringProof()),
+		checkSecret("challenge", req.GetChallenge()),
+		checkSecret("nonce", req.GetNonce()),
+	)
 }
 
 func checkLeave(req *peerv1.LeaveRequest) error {
-	if err := checkName("nodeId", req.GetNodeId()); err != nil {
-		return err
-	}
-	return checkProof(req.GetKeyringProof())
+	return first(
+		checkName("nodeId", req.GetNodeId()),
+		checkSecret("keyringProof", req.GetKeyringProof()),
+		checkSecret("challenge", req.GetChallenge()),
+	)
 }
 
-func checkProof(proof []byte) error {
-	if len(proof) > maxProof {
-		return tooLong("keyringProof", maxProof)
+// checkSecret is for what nodes show each other.
+func checkSecret(field string, b []byte) error {
+	if len(b) > maxProof {
+		return tooLong(field, maxProof)
+	}
+	return nil
+}
+
+// first gives the first error that is one.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

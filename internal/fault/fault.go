@@ -25,6 +25,8 @@ var (
 	ErrShuttingDown = errors.New("this node is shutting down")
 	// ErrFormat says that a member cannot read the entry that the request needs.
 	ErrFormat = errors.New("not all members can read this kind of entry yet: finish the upgrade")
+	// ErrQuorumAtRisk says that a removal would leave too few voters that answer.
+	ErrQuorumAtRisk = errors.New("the removal would cost the cluster its quorum")
 	// ErrHalted says that the node found its state unsafe and serves no more.
 	ErrHalted = errors.New("this node has halted")
 )

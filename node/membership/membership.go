@@ -6,13 +6,18 @@
 package membership
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
@@ -68,33 +73,31 @@ func (c Config) withDefaults() Config {
 type Manager struct {
 	cfg Config
 	// turn is held by who makes a change: one finishes, configuration and record both, before the next begins.
-	turn chan struct{}
+	turn *semaphore.Weighted
 }
 
 // New makes a Manager.
 func New(cfg Config) *Manager {
-	return &Manager{cfg: cfg.withDefaults(), turn: make(chan struct{}, 1)}
+	return &Manager{cfg: cfg.withDefaults(), turn: semaphore.NewWeighted(1)}
 }
 
 // take waits, within ctx, for the turn to make a change. Who has it gives it back with give.
 func (m *Manager) take(ctx context.Context) error {
-	select {
-	case m.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
+	if m.turn.Acquire(ctx, 1) != nil {
 		return fmt.Errorf("%w: another change of the members is under way", fault.ErrOverloaded)
 	}
+	return nil
 }
 
-func (m *Manager) give() { <-m.turn }
+func (m *Manager) give() { m.turn.Release(1) }
 
 // ErrRemoved says that a node was a member and is none any more. It does not come back under that identity.
 var ErrRemoved = fmt.Errorf("%w: this node was removed from the cluster: stop it, empty its data directory, and let it join as a new member",
 	fault.ErrNoSuchMember)
 
-// Admit takes a node in as a non-voter, or brings the record and address of a member up to date. wasMember tells
-// that the node says it belonged to this cluster before; if it no longer does, the answer is ErrRemoved.
-func (m *Manager) Admit(ctx context.Context, member fsm.Member, wasMember bool) error {
+// Admit takes a node in as a non-voter, or brings the record and address of a member up to date. Who was removed is
+// not taken in again: ErrRemoved.
+func (m *Manager) Admit(ctx context.Context, member fsm.Member) error {
 	if err := m.take(ctx); err != nil {
 		return err
 	}
@@ -103,10 +106,10 @@ func (m *Manager) Admit(ctx context.Context, member fsm.Member, wasMember bool) 
 	if err != nil {
 		return err
 	}
-	current, in := find(servers, raft.ServerID(member.ID))
-	if !in && wasMember {
+	if m.cfg.View().Removed(member.ID) {
 		return ErrRemoved
 	}
+	current, in := find(servers, raft.ServerID(member.ID))
 	if err := m.takeOver(ctx, servers, member); err != nil {
 		return err
 	}
@@ -135,14 +138,14 @@ func (m *Manager) takeOver(ctx context.Context, servers []raft.Server, member fs
 		if s.ID == raft.ServerID(member.ID) || s.Address != raft.ServerAddress(member.RaftAddress) {
 			continue
 		}
-		if !m.lost(ctx, servers, s.ID, member) {
+		if !m.cfg.View().Removed(string(s.ID)) && !m.lost(ctx, servers, s.ID, member) {
 			return fault.Invalid("member.raftAddress", fmt.Sprintf("%s is the address of member %s", s.Address, s.ID))
 		}
 		m.cfg.Logger.Warn("a member lost its identity: it is removed, and joins anew", "old", s.ID, "new", member.ID)
-		if err := m.await(ctx, m.cfg.Raft.RemoveServer(s.ID, 0, m.cfg.Timeout)); err != nil {
+		if err := m.evict(ctx, s.ID, m.cfg.Origin); err != nil {
 			return fmt.Errorf("remove %s, whose address %s has: %w", s.ID, member.Name, err)
 		}
-		return m.forget(ctx, s.ID, m.cfg.Origin)
+		return nil
 	}
 	return nil
 }
@@ -166,13 +169,17 @@ func (m *Manager) record(ctx context.Context, member fsm.Member) error {
 		return nil
 	}
 	_, err := m.cfg.Propose(ctx, fsm.Command{Origin: m.cfg.Origin, Op: fsm.PutMember{Member: member}})
+	if errors.Is(err, &fsm.Refusal{Code: fsm.CodeRemovedMember}) {
+		return ErrRemoved
+	}
 	if err != nil {
 		return fmt.Errorf("record member %s: %w", member.Name, err)
 	}
 	return nil
 }
 
-// Remove takes a member out, the leader itself included. The last voter stays.
+// Remove takes a member out for good, the leader itself included. The last voter stays, and so does a voter without
+// which too few of the others answer: the cluster could not even commit its removal.
 func (m *Manager) Remove(ctx context.Context, id raft.ServerID, origin fsm.Origin) error {
 	if err := m.take(ctx); err != nil {
 		return err
@@ -182,28 +189,77 @@ func (m *Manager) Remove(ctx context.Context, id raft.ServerID, origin fsm.Origi
 	if err != nil {
 		return err
 	}
-	if server, in := find(servers, id); in {
-		if server.Suffrage == raft.Voter && countVoters(servers) == 1 {
-			return fault.ErrLastVoter
-		}
-		if err := m.await(ctx, m.cfg.Raft.RemoveServer(id, 0, m.cfg.Timeout)); err != nil {
-			return fmt.Errorf("remove %s from the raft configuration: %w", id, err)
+	if server, in := find(servers, id); in && server.Suffrage == raft.Voter {
+		if err := m.spare(ctx, servers, id); err != nil {
+			return err
 		}
 	}
-	return m.forget(ctx, id, origin)
+	return m.evict(ctx, id, origin)
 }
 
-// forget drops the record of a node that Raft's configuration no longer has. A leader that removed itself cannot
-// propose any more: its successor finds the record left over.
-func (m *Manager) forget(ctx context.Context, id raft.ServerID, origin fsm.Origin) error {
-	if id == m.cfg.Self {
-		return nil
+// spare fails if the voters cannot do without the one with the id.
+func (m *Manager) spare(ctx context.Context, servers []raft.Server, id raft.ServerID) error {
+	var left []raft.Server
+	for _, s := range servers {
+		if s.Suffrage == raft.Voter && s.ID != id {
+			left = append(left, s)
+		}
 	}
+	if len(left) == 0 {
+		return fault.ErrLastVoter
+	}
+	silent := m.silent(ctx, left)
+	if answer, need := len(left)-len(silent), len(left)/2+1; answer < need {
+		return fmt.Errorf("%w: %d of the %d voters left would answer, and %d are needed: bring %s back first, or remove those that are lost",
+			fault.ErrQuorumAtRisk, answer, len(left), need, strings.Join(silent, ", "))
+	}
+	return nil
+}
+
+// silent asks all of the servers at once, and gives the names of those that do not answer within two seconds.
+func (m *Manager) silent(ctx context.Context, servers []raft.Server) (names []string) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var mu sync.Mutex
+	var asked sync.WaitGroup
+	for _, s := range servers {
+		if s.ID == m.cfg.Self {
+			continue
+		}
+		asked.Go(func() {
+			member, ok := m.cfg.View().Member(string(s.ID))
+			who, err := m.cfg.WhoIs(ctx, member.RPCAddress)
+			if ok && err == nil && who == string(s.ID) {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			names = append(names, cmp.Or(member.Name, string(s.ID)))
+		})
+	}
+	asked.Wait()
+	slices.Sort(names)
+	return names
+}
+
+// evict takes a member out of the state, which is final, and then out of Raft's configuration. Where it is cut short
+// in between, the next leader finishes it.
+func (m *Manager) evict(ctx context.Context, id raft.ServerID, origin fsm.Origin) error {
 	_, err := m.cfg.Propose(ctx, fsm.Command{Origin: origin, Op: fsm.RemoveMember{ID: string(id)}})
-	if errors.Is(err, &fsm.Refusal{Code: fsm.CodeUnknownMember}) {
+	if err != nil && !errors.Is(err, &fsm.Refusal{Code: fsm.CodeUnknownMember}) {
+		return err
+	}
+	servers, err := m.servers()
+	if err != nil {
+		return err
+	}
+	if _, in := find(servers, id); !in {
 		return nil
 	}
-	return err
+	if err := m.await(ctx, m.cfg.Raft.RemoveServer(id, 0, m.cfg.Timeout)); err != nil {
+		return fmt.Errorf("remove %s from the raft configuration: %w", id, err)
+	}
+	return nil
 }
 
 // Run makes the changes that the wanted number of voters asks for, until ctx ends, which is when the node no
@@ -241,7 +297,7 @@ func (m *Manager) step(ctx context.Context, watch *watch) error {
 	view := m.cfg.View()
 	return m.carryOut(ctx, Next(Situation{
 		Self: m.cfg.Self, Servers: servers, Members: view.Members(),
-		Wanted: view.Settings().WantedVoters, Ready: watch.ready, AllAnswer: watch.silent == 0,
+		Removed: view.Removed, Wanted: view.Settings().WantedVoters, Ready: watch.ready, AllAnswer: watch.silent == 0,
 	}))
 }
 
@@ -253,9 +309,9 @@ func (m *Manager) carryOut(ctx context.Context, plan Plan) error {
 	case plan.Demote != "":
 		m.cfg.Logger.Info("member is a voter no more", "member", plan.Demote)
 		return m.await(ctx, m.cfg.Raft.DemoteVoter(plan.Demote, 0, m.cfg.Timeout))
-	case plan.Forget != "":
-		m.cfg.Logger.Info("record of a removed member is dropped", "member", plan.Forget)
-		return m.forget(ctx, plan.Forget, m.cfg.Origin)
+	case plan.Evict != "":
+		m.cfg.Logger.Info("removal of a member is finished", "member", plan.Evict)
+		return m.evict(ctx, plan.Evict, m.cfg.Origin)
 	}
 	return nil
 }
@@ -282,13 +338,4 @@ func find(servers []raft.Server, id raft.ServerID) (raft.Server, bool) {
 		}
 	}
 	return raft.Server{}, false
-}
-
-func countVoters(servers []raft.Server) (n int) {
-	for _, s := range servers {
-		if s.Suffrage == raft.Voter {
-			n++
-		}
-	}
-	return n
 }

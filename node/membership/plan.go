@@ -14,8 +14,8 @@ type Plan struct {
 	Promote raft.Server
 	// Demote makes a voter too many a non-voter.
 	Demote raft.ServerID
-	// Forget drops the record of a node that is no longer in the configuration.
-	Forget raft.ServerID
+	// Evict takes a server whose removal was cut short out of the configuration.
+	Evict raft.ServerID
 }
 
 // Situation is what a Plan is made of.
@@ -23,6 +23,8 @@ type Situation struct {
 	Self    raft.ServerID
 	Servers []raft.Server
 	Members []fsm.Member
+	// Removed tells whether the state says that a member was removed.
+	Removed func(id string) bool
 	// Wanted is the number of voters to grow to.
 	Wanted int
 	// AllAnswer tells that every voter answered just now. Only then is one demoted: with some of them gone, the
@@ -37,6 +39,11 @@ type Situation struct {
 // Voters are added only as far as their number ends up odd: an even one needs a larger quorum and survives no
 // more failures. Servers are considered in order of their ids, so that every leader plans alike.
 func Next(s Situation) Plan {
+	for _, server := range s.Servers {
+		if s.Removed(string(server.ID)) {
+			return Plan{Evict: server.ID}
+		}
+	}
 	voters, candidates := s.split()
 	switch target := oddUpTo(min(s.Wanted, len(voters)+len(candidates))); {
 	case len(voters) < target:
@@ -44,7 +51,7 @@ func Next(s Situation) Plan {
 	case len(voters) > s.Wanted && s.AllAnswer:
 		return Plan{Demote: s.surplus(voters)}
 	}
-	return Plan{Forget: s.leftover()}
+	return Plan{}
 }
 
 // split gives the voters, and the non-voters that could become voters, in order of their ids.
@@ -73,17 +80,6 @@ func (s Situation) surplus(voters []raft.Server) raft.ServerID {
 	for _, v := range slices.Backward(voters) {
 		if v.ID != s.Self {
 			return v.ID
-		}
-	}
-	return ""
-}
-
-// leftover finds a record whose removal was cut short.
-func (s Situation) leftover() raft.ServerID {
-	for _, m := range s.Members {
-		in := slices.ContainsFunc(s.Servers, func(server raft.Server) bool { return string(server.ID) == m.ID })
-		if !in {
-			return raft.ServerID(m.ID)
 		}
 	}
 	return ""

@@ -11,7 +11,7 @@ import (
 
 // situation has v voters and e non-voters that are caught up, n1 the leader.
 func situation(v, e, wanted int) Situation {
-	s := Situation{Self: "n1", Wanted: wanted, AllAnswer: true, Ready: func(raft.ServerID) bool { return true }}
+	s := Situation{Self: "n1", Wanted: wanted, AllAnswer: true, Removed: func(string) bool { return false }, Ready: func(raft.ServerID) bool { return true }}
 	for i := range v + e {
 		id := fmt.Sprintf("n%d", i+1)
 		suffrage := raft.Voter
@@ -78,8 +78,8 @@ func TestTheLeaderNeverDemotesItself(t *testing.T) {
 
 func TestARemovalThatWasCutShortIsFinished(t *testing.T) {
 	s := situation(3, 0, 3)
-	s.Members = append(s.Members, fsm.Member{ID: "gone"})
-	if got := Next(s); got != (Plan{Forget: "gone"}) {
+	s.Removed = func(id string) bool { return id == "n2" }
+	if got := Next(s); got != (Plan{Evict: "n2"}) {
 		t.Errorf("%+v", got)
 	}
 }

@@ -113,12 +113,19 @@ func (c *Cluster) Found(m *Member) {
 // Add starts one more member, with nothing in its stores.
 func (c *Cluster) Add() *Member {
 	c.t.Helper()
+	m := c.Prepare()
+	c.Start(m)
+	return m
+}
+
+// Prepare makes one more member, with nothing in its stores, and does not start it.
+func (c *Cluster) Prepare() *Member {
+	c.t.Helper()
 	m := &Member{cluster: c, Host: fmt.Sprintf("n%d", len(c.Members())+1)}
 	c.mu.Lock()
 	c.members = append(c.members, m)
 	c.mu.Unlock()
 	c.Empty(m)
-	c.Start(m)
 	return m
 }
 

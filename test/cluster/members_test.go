@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/internal/seal"
 	"github.com/keyquorum/keyquorum/node"
+	"github.com/keyquorum/keyquorum/node/membership"
 	"github.com/keyquorum/keyquorum/rpc"
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
@@ -208,23 +210,171 @@ func TestLeadershipGoesWhereItIsAskedTo(t *testing.T) {
 	})
 }
 
+// joinRequest is what the member of that record sends the leader.
+func joinRequest(t *testing.T, c *cluster.Cluster, member fsm.Member) *peerv1.JoinRequest {
+	t.Helper()
+	res, err := c.Leader().Node().Challenge(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("%q %q %q %q %q %q %d %t %x", member.ID, member.Name, member.Region, member.RPCAddress,
+		member.RaftAddress, member.Version, member.Format, member.Replica, res.GetChallenge())
+	proof, err := c.Keyring.Prove("join", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &peerv1.JoinRequest{Member: rpc.MemberMessage(member), Challenge: res.GetChallenge(), KeyringProof: proof}
+}
+
 func TestAnOverheardProofMovesNobody(t *testing.T) {
 	in(t, func(t *testing.T) {
 		c := cluster.New(t, 3, cluster.Options{})
-		victim := c.Follower()
-		member, _ := c.Leader().View().Member(victim.UUID)
-		proof, err := c.Keyring.Prove("join", fmt.Sprintf("%q %q %q", member.ID, member.RaftAddress, member.RPCAddress))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req := &peerv1.JoinRequest{Member: rpc.MemberMessage(member), KeyringProof: proof, WasMember: true}
+		member, _ := c.Leader().View().Member(c.Follower().UUID)
+		req := joinRequest(t, c, member)
 		if _, err := c.Leader().Node().Join(t.Context(), req); err != nil {
 			t.Errorf("the member itself: %v", err)
 		}
-		req.Member.RaftAddress = "elsewhere:7401"
-		if _, err := c.Leader().Node().Join(t.Context(), req); !errors.Is(err, fault.ErrKeyring) {
-			t.Errorf("the same proof for another address: %v", err)
+		for what, change := range map[string]func(*v1.Member){
+			"address": func(m *v1.Member) { m.RaftAddress = "elsewhere:7401" },
+			"format":  func(m *v1.Member) { m.Format = 99 },
+			"replica": func(m *v1.Member) { m.Replica = true },
+		} {
+			other := &peerv1.JoinRequest{Member: rpc.MemberMessage(member), Challenge: req.GetChallenge(), KeyringProof: req.GetKeyringProof()}
+			change(other.GetMember())
+			if _, err := c.Leader().Node().Join(t.Context(), other); !errors.Is(err, fault.ErrKeyring) {
+				t.Errorf("the same proof for another %s: %v", what, err)
+			}
 		}
+		time.Sleep(time.Minute)
+		if _, err := c.Leader().Node().Join(t.Context(), req); !isInvalid(err, "challenge") {
+			t.Errorf("the same request a minute later: %v", err)
+		}
+		forged := joinRequest(t, c, member)
+		forged.Challenge[3] ^= 1
+		if _, err := c.Leader().Node().Join(t.Context(), forged); !isInvalid(err, "challenge") {
+			t.Errorf("with a challenge that nobody gave: %v", err)
+		}
+	})
+}
+
+func isInvalid(err error, field string) bool {
+	invalid, ok := errors.AsType[*fault.InvalidError](err)
+	return ok && invalid.Field == field
+}
+
+func TestWhoWasRemovedIsNotTakenInAgain(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 4, cluster.Options{})
+		victim := c.Follower()
+		member, _ := c.Leader().View().Member(victim.UUID)
+		replayed := joinRequest(t, c, member)
+		if _, err := c.Leader().Node().Remove(t.Context(), cluster.Caller, &v1.RemoveRequest{Node: victim.UUID}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Leader().Node().Join(t.Context(), replayed); !errors.Is(err, membership.ErrRemoved) {
+			t.Errorf("the join of a member that was removed, again: %v", err)
+		}
+		c.Await("the removed node to say so", func() bool { return errors.Is(victim.Ready(), membership.ErrRemoved) })
+		if got := role(t, c, victim.UUID); got != v1.Member_ABSENT {
+			t.Errorf("it is %v", got)
+		}
+	})
+}
+
+// The entry that admits a newcomer reaches the newcomer and nobody else, and is lost with its leader.
+func TestANewcomerWhoseAdmissionWasLostIsAdmitted(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		old := c.Leader()
+		token := old.MustIssue(t, "ada", time.Hour)
+		newcomer := c.Prepare()
+		c.Partition(old, newcomer)
+		c.Start(newcomer)
+		c.Await("the newcomer to hear of its admission", func() bool {
+			status, err := newcomer.Node().Status(t.Context())
+			return err == nil && status.GetLeaderId() == old.UUID
+		})
+		c.Await("the old leader to give up", func() bool { return !old.Leading() })
+		c.Kill(old)
+		c.Heal()
+		c.Await("the newcomer to be admitted after all", func() bool { return newcomer.Ready() == nil })
+		c.AwaitAgreed()
+		if got := newcomer.MustVerify(t, token); got != valid {
+			t.Errorf("at the newcomer: %v", got)
+		}
+	})
+}
+
+func TestOfSeveralInitsAtOnceOneFounds(t *testing.T) {
+	for seed := range 30 {
+		in(t, func(t *testing.T) {
+			c := cluster.New(t, 3, cluster.Options{Unfounded: true})
+			founded := make(chan string, 3)
+			for i, m := range c.Members() {
+				go func() {
+					time.Sleep(time.Duration(seed*i) * time.Millisecond)
+					res, err := m.Node().Init(t.Context(), cluster.Caller, &v1.InitRequest{})
+					if err != nil && !errors.Is(err, fault.ErrNotFounded) {
+						t.Errorf("init at %s: %v", m.Host, err)
+					}
+					founded <- res.GetClusterId()
+				}()
+			}
+			ids := make(map[string]bool)
+			for range 3 {
+				if id := <-founded; id != "" {
+					ids[id] = true
+				}
+			}
+			if len(ids) != 1 {
+				t.Fatalf("%d clusters were founded, want 1", len(ids))
+			}
+			c.AwaitSettled()
+			for _, m := range c.Members() {
+				if !ids[m.View().ClusterID()] {
+					t.Errorf("%s is in cluster %q, founded were %v", m.Host, m.View().ClusterID(), ids)
+				}
+			}
+		})
+	}
+}
+
+func TestNoRemovalCostsTheQuorum(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 5, cluster.Options{})
+		var lost, alive []*cluster.Member
+		for _, m := range c.Members() {
+			switch {
+			case m.Leading():
+			case len(lost) < 2:
+				lost = append(lost, m)
+			default:
+				alive = append(alive, m)
+			}
+		}
+		for _, m := range lost {
+			c.Kill(m)
+		}
+		remove := func(m *cluster.Member) error {
+			_, err := c.Leader().Node().Remove(t.Context(), cluster.Caller, &v1.RemoveRequest{Node: m.UUID})
+			return err
+		}
+		if err := remove(alive[0]); !errors.Is(err, fault.ErrQuorumAtRisk) || !strings.Contains(err.Error(), lost[0].Host) {
+			t.Errorf("removal of a voter that is needed: %v", err)
+		}
+		if err := remove(c.Leader()); !errors.Is(err, fault.ErrQuorumAtRisk) {
+			t.Errorf("removal of the leader, which is needed: %v", err)
+		}
+		if err := remove(lost[0]); err != nil {
+			t.Errorf("removal of a voter that is lost: %v", err)
+		}
+		if err := remove(lost[1]); err != nil {
+			t.Errorf("removal of the other: %v", err)
+		}
+		if err := remove(alive[0]); err != nil {
+			t.Errorf("removal of a voter that is needed no more: %v", err)
+		}
+		c.Leader().MustIssue(t, "ada", time.Minute)
 	})
 }
 
@@ -310,12 +460,7 @@ func TestNobodyIsEvictedByWhoeverNamesItsAddress(t *testing.T) {
 					c.Partition(victim)
 				}
 				member := fsm.Member{ID: newcomer.UUID, Name: "n4", RPCAddress: "n4:7400", RaftAddress: record.RaftAddress, Format: fsm.Format}
-				proof, err := c.Keyring.Prove("join", fmt.Sprintf("%q %q %q", member.ID, member.RaftAddress, member.RPCAddress))
-				if err != nil {
-					t.Fatal(err)
-				}
-				_, err = c.Leader().Node().Join(t.Context(), &peerv1.JoinRequest{Member: rpc.MemberMessage(member), KeyringProof: proof})
-				if _, ok := errors.AsType[*fault.InvalidError](err); !ok {
+				if _, err := c.Leader().Node().Join(t.Context(), joinRequest(t, c, member)); !isInvalid(err, "member.raftAddress") {
 					t.Errorf("a node that names a voter's address: %v", err)
 				}
 				if got := role(t, c, victim.UUID); got != v1.Member_VOTER {

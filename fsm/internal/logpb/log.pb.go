@@ -1239,16 +1239,18 @@ func (x *RemoveMember) GetId() string {
 
 // SnapshotHeader is a snapshot's first record; the others follow in order: members, then users.
 type SnapshotHeader struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
-	Position      uint64                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
-	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	TimeMs        int64                  `protobuf:"varint,4,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
-	ClusterId     string                 `protobuf:"bytes,5,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	Settings      *Settings              `protobuf:"bytes,6,opt,name=settings,proto3" json:"settings,omitempty"`
-	KeyringCheck  []byte                 `protobuf:"bytes,7,opt,name=keyring_check,json=keyringCheck,proto3" json:"keyring_check,omitempty"`
-	Members       uint64                 `protobuf:"varint,8,opt,name=members,proto3" json:"members,omitempty"`
-	Users         uint64                 `protobuf:"varint,9,opt,name=users,proto3" json:"users,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Format       uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Position     uint64                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	Revision     uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	TimeMs       int64                  `protobuf:"varint,4,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	ClusterId    string                 `protobuf:"bytes,5,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Settings     *Settings              `protobuf:"bytes,6,opt,name=settings,proto3" json:"settings,omitempty"`
+	KeyringCheck []byte                 `protobuf:"bytes,7,opt,name=keyring_check,json=keyringCheck,proto3" json:"keyring_check,omitempty"`
+	Members      uint64                 `protobuf:"varint,8,opt,name=members,proto3" json:"members,omitempty"`
+	Users        uint64                 `protobuf:"varint,9,opt,name=users,proto3" json:"users,omitempty"`
+	// Ids of the members that were removed, in order. They do not come back.
+	Removed       []string `protobuf:"bytes,10,rep,name=removed,proto3" json:"removed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1344,6 +1346,13 @@ func (x *SnapshotHeader) GetUsers() uint64 {
 		return x.Users
 	}
 	return 0
+}
+
+func (x *SnapshotHeader) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
 }
 
 type Key struct {
@@ -1657,7 +1666,7 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\tPutMember\x120\n" +
 	"\x06member\x18\x01 \x01(\v2\x18.keyquorum.log.v1.MemberR\x06member\"\x1e\n" +
 	"\fRemoveMember\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xa5\x02\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xbf\x02\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\x12\x1a\n" +
@@ -1668,7 +1677,9 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\bsettings\x18\x06 \x01(\v2\x1a.keyquorum.log.v1.SettingsR\bsettings\x12#\n" +
 	"\rkeyring_check\x18\a \x01(\fR\fkeyringCheck\x12\x18\n" +
 	"\amembers\x18\b \x01(\x04R\amembers\x12\x14\n" +
-	"\x05users\x18\t \x01(\x04R\x05users\"\x99\x01\n" +
+	"\x05users\x18\t \x01(\x04R\x05users\x12\x18\n" +
+	"\aremoved\x18\n" +
+	" \x03(\tR\aremoved\"\x99\x01\n" +
 	"\x03Key\x12'\n" +
 	"\x02id\x18\x01 \x01(\v2\x17.keyquorum.log.v1.KeyIDR\x02id\x12\x16\n" +
 	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x1d\n" +

@@ -471,23 +471,105 @@ func (x *ClockResponse) GetNodeId() string {
 	return ""
 }
 
+type ChallengeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChallengeRequest) Reset() {
+	*x = ChallengeRequest{}
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChallengeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChallengeRequest) ProtoMessage() {}
+
+func (x *ChallengeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChallengeRequest.ProtoReflect.Descriptor instead.
+func (*ChallengeRequest) Descriptor() ([]byte, []int) {
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+}
+
+type ChallengeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Challenge     []byte                 `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChallengeResponse) Reset() {
+	*x = ChallengeResponse{}
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChallengeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChallengeResponse) ProtoMessage() {}
+
+func (x *ChallengeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChallengeResponse.ProtoReflect.Descriptor instead.
+func (*ChallengeResponse) Descriptor() ([]byte, []int) {
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ChallengeResponse) GetChallenge() []byte {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
 type JoinRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The cluster that the asker is in; empty if it does not know of any.
 	ClusterId string     `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Member    *v1.Member `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
-	// A text bound to the node's id and addresses and sealed under the master keyring: it shows that the asker holds the
-	// cluster's keyring.
+	// A text bound to the whole record and the challenge and sealed under the master keyring: it shows that the asker
+	// holds the cluster's keyring.
 	KeyringProof []byte `protobuf:"bytes,3,opt,name=keyring_proof,json=keyringProof,proto3" json:"keyring_proof,omitempty"`
-	// The asker has been in a cluster's Raft configuration before. If the cluster took it out, it stays out.
-	WasMember     bool `protobuf:"varint,4,opt,name=was_member,json=wasMember,proto3" json:"was_member,omitempty"`
+	// What the receiver gave for this.
+	Challenge []byte `protobuf:"bytes,4,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	// What the receiver's own proof has to be bound to.
+	Nonce         []byte `protobuf:"bytes,5,opt,name=nonce,proto3" json:"nonce,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -499,7 +581,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -512,7 +594,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *JoinRequest) GetClusterId() string {
@@ -536,17 +618,24 @@ func (x *JoinRequest) GetKeyringProof() []byte {
 	return nil
 }
 
-func (x *JoinRequest) GetWasMember() bool {
+func (x *JoinRequest) GetChallenge() []byte {
 	if x != nil {
-		return x.WasMember
+		return x.Challenge
 	}
-	return false
+	return nil
+}
+
+func (x *JoinRequest) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
 }
 
 type JoinResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	// As in the request, made by the receiver for the asker.
+	// As in the request, made by the receiver: bound to the asker's id and nonce.
 	KeyringProof  []byte `protobuf:"bytes,2,opt,name=keyring_proof,json=keyringProof,proto3" json:"keyring_proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -554,7 +643,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +655,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +668,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *JoinResponse) GetClusterId() string {
@@ -599,15 +688,16 @@ func (x *JoinResponse) GetKeyringProof() []byte {
 type LeaveRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	NodeId string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	// As in JoinRequest.
+	// As in JoinRequest, bound to the id and the challenge.
 	KeyringProof  []byte `protobuf:"bytes,2,opt,name=keyring_proof,json=keyringProof,proto3" json:"keyring_proof,omitempty"`
+	Challenge     []byte `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -619,7 +709,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -632,7 +722,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LeaveRequest) GetNodeId() string {
@@ -649,6 +739,13 @@ func (x *LeaveRequest) GetKeyringProof() []byte {
 	return nil
 }
 
+func (x *LeaveRequest) GetChallenge() []byte {
+	if x != nil {
+		return x.Challenge
+	}
+	return nil
+}
+
 type LeaveResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -657,7 +754,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -669,7 +766,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -682,7 +779,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 var File_keyquorum_peer_v1_peer_proto protoreflect.FileDescriptor
@@ -717,25 +814,30 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\fClockRequest\"A\n" +
 	"\rClockResponse\x12\x17\n" +
 	"\awall_ns\x18\x01 \x01(\x03R\x06wallNs\x12\x17\n" +
-	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"\x9e\x01\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"\x12\n" +
+	"\x10ChallengeRequest\"1\n" +
+	"\x11ChallengeResponse\x12\x1c\n" +
+	"\tchallenge\x18\x01 \x01(\fR\tchallenge\"\xb3\x01\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12,\n" +
 	"\x06member\x18\x02 \x01(\v2\x14.keyquorum.v1.MemberR\x06member\x12#\n" +
-	"\rkeyring_proof\x18\x03 \x01(\fR\fkeyringProof\x12\x1d\n" +
-	"\n" +
-	"was_member\x18\x04 \x01(\bR\twasMember\"R\n" +
+	"\rkeyring_proof\x18\x03 \x01(\fR\fkeyringProof\x12\x1c\n" +
+	"\tchallenge\x18\x04 \x01(\fR\tchallenge\x12\x14\n" +
+	"\x05nonce\x18\x05 \x01(\fR\x05nonce\"R\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12#\n" +
-	"\rkeyring_proof\x18\x02 \x01(\fR\fkeyringProof\"L\n" +
+	"\rkeyring_proof\x18\x02 \x01(\fR\fkeyringProof\"j\n" +
 	"\fLeaveRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12#\n" +
-	"\rkeyring_proof\x18\x02 \x01(\fR\fkeyringProof\"\x0f\n" +
-	"\rLeaveResponse2\xc5\x02\n" +
+	"\rkeyring_proof\x18\x02 \x01(\fR\fkeyringProof\x12\x1c\n" +
+	"\tchallenge\x18\x03 \x01(\fR\tchallenge\"\x0f\n" +
+	"\rLeaveResponse2\xa2\x03\n" +
 	"\vPeerService\x12P\n" +
 	"\aForward\x12!.keyquorum.peer.v1.ForwardRequest\x1a\".keyquorum.peer.v1.ForwardResponse\x12O\n" +
-	"\x05Clock\x12\x1f.keyquorum.peer.v1.ClockRequest\x1a .keyquorum.peer.v1.ClockResponse\"\x03\x90\x02\x01\x12G\n" +
+	"\x05Clock\x12\x1f.keyquorum.peer.v1.ClockRequest\x1a .keyquorum.peer.v1.ClockResponse\"\x03\x90\x02\x01\x12[\n" +
+	"\tChallenge\x12#.keyquorum.peer.v1.ChallengeRequest\x1a$.keyquorum.peer.v1.ChallengeResponse\"\x03\x90\x02\x01\x12G\n" +
 	"\x04Join\x12\x1e.keyquorum.peer.v1.JoinRequest\x1a\x1f.keyquorum.peer.v1.JoinResponse\x12J\n" +
 	"\x05Leave\x12\x1f.keyquorum.peer.v1.LeaveRequest\x1a .keyquorum.peer.v1.LeaveResponseBAZ?github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1;peerv1b\x06proto3"
 
@@ -751,58 +853,62 @@ func file_keyquorum_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_keyquorum_peer_v1_peer_proto_rawDescData
 }
 
-var file_keyquorum_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_keyquorum_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_keyquorum_peer_v1_peer_proto_goTypes = []any{
 	(*ForwardRequest)(nil),                // 0: keyquorum.peer.v1.ForwardRequest
 	(*ForwardResponse)(nil),               // 1: keyquorum.peer.v1.ForwardResponse
 	(*ClockRequest)(nil),                  // 2: keyquorum.peer.v1.ClockRequest
 	(*ClockResponse)(nil),                 // 3: keyquorum.peer.v1.ClockResponse
-	(*JoinRequest)(nil),                   // 4: keyquorum.peer.v1.JoinRequest
-	(*JoinResponse)(nil),                  // 5: keyquorum.peer.v1.JoinResponse
-	(*LeaveRequest)(nil),                  // 6: keyquorum.peer.v1.LeaveRequest
-	(*LeaveResponse)(nil),                 // 7: keyquorum.peer.v1.LeaveResponse
-	(*v1.IssueRequest)(nil),               // 8: keyquorum.v1.IssueRequest
-	(*v1.RotateRequest)(nil),              // 9: keyquorum.v1.RotateRequest
-	(*v1.RevokeRequest)(nil),              // 10: keyquorum.v1.RevokeRequest
-	(*v1.DeleteRequest)(nil),              // 11: keyquorum.v1.DeleteRequest
-	(*v1.RemoveRequest)(nil),              // 12: keyquorum.v1.RemoveRequest
-	(*v1.TransferLeadershipRequest)(nil),  // 13: keyquorum.v1.TransferLeadershipRequest
-	(*v1.UpdateSettingsRequest)(nil),      // 14: keyquorum.v1.UpdateSettingsRequest
-	(*v1.IssueResponse)(nil),              // 15: keyquorum.v1.IssueResponse
-	(*v1.RotateResponse)(nil),             // 16: keyquorum.v1.RotateResponse
-	(*v1.RevokeResponse)(nil),             // 17: keyquorum.v1.RevokeResponse
-	(*v1.DeleteResponse)(nil),             // 18: keyquorum.v1.DeleteResponse
-	(*v1.RemoveResponse)(nil),             // 19: keyquorum.v1.RemoveResponse
-	(*v1.TransferLeadershipResponse)(nil), // 20: keyquorum.v1.TransferLeadershipResponse
-	(*v1.UpdateSettingsResponse)(nil),     // 21: keyquorum.v1.UpdateSettingsResponse
-	(*v1.Member)(nil),                     // 22: keyquorum.v1.Member
+	(*ChallengeRequest)(nil),              // 4: keyquorum.peer.v1.ChallengeRequest
+	(*ChallengeResponse)(nil),             // 5: keyquorum.peer.v1.ChallengeResponse
+	(*JoinRequest)(nil),                   // 6: keyquorum.peer.v1.JoinRequest
+	(*JoinResponse)(nil),                  // 7: keyquorum.peer.v1.JoinResponse
+	(*LeaveRequest)(nil),                  // 8: keyquorum.peer.v1.LeaveRequest
+	(*LeaveResponse)(nil),                 // 9: keyquorum.peer.v1.LeaveResponse
+	(*v1.IssueRequest)(nil),               // 10: keyquorum.v1.IssueRequest
+	(*v1.RotateRequest)(nil),              // 11: keyquorum.v1.RotateRequest
+	(*v1.RevokeRequest)(nil),              // 12: keyquorum.v1.RevokeRequest
+	(*v1.DeleteRequest)(nil),              // 13: keyquorum.v1.DeleteRequest
+	(*v1.RemoveRequest)(nil),              // 14: keyquorum.v1.RemoveRequest
+	(*v1.TransferLeadershipRequest)(nil),  // 15: keyquorum.v1.TransferLeadershipRequest
+	(*v1.UpdateSettingsRequest)(nil),      // 16: keyquorum.v1.UpdateSettingsRequest
+	(*v1.IssueResponse)(nil),              // 17: keyquorum.v1.IssueResponse
+	(*v1.RotateResponse)(nil),             // 18: keyquorum.v1.RotateResponse
+	(*v1.RevokeResponse)(nil),             // 19: keyquorum.v1.RevokeResponse
+	(*v1.DeleteResponse)(nil),             // 20: keyquorum.v1.DeleteResponse
+	(*v1.RemoveResponse)(nil),             // 21: keyquorum.v1.RemoveResponse
+	(*v1.TransferLeadershipResponse)(nil), // 22: keyquorum.v1.TransferLeadershipResponse
+	(*v1.UpdateSettingsResponse)(nil),     // 23: keyquorum.v1.UpdateSettingsResponse
+	(*v1.Member)(nil),                     // 24: keyquorum.v1.Member
 }
 var file_keyquorum_peer_v1_peer_proto_depIdxs = []int32{
-	8,  // 0: keyquorum.peer.v1.ForwardRequest.issue:type_name -> keyquorum.v1.IssueRequest
-	9,  // 1: keyquorum.peer.v1.ForwardRequest.rotate:type_name -> keyquorum.v1.RotateRequest
-	10, // 2: keyquorum.peer.v1.ForwardRequest.revoke:type_name -> keyquorum.v1.RevokeRequest
-	11, // 3: keyquorum.peer.v1.ForwardRequest.delete:type_name -> keyquorum.v1.DeleteRequest
-	12, // 4: keyquorum.peer.v1.ForwardRequest.remove:type_name -> keyquorum.v1.RemoveRequest
-	13, // 5: keyquorum.peer.v1.ForwardRequest.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipRequest
-	14, // 6: keyquorum.peer.v1.ForwardRequest.update_settings:type_name -> keyquorum.v1.UpdateSettingsRequest
-	15, // 7: keyquorum.peer.v1.ForwardResponse.issue:type_name -> keyquorum.v1.IssueResponse
-	16, // 8: keyquorum.peer.v1.ForwardResponse.rotate:type_name -> keyquorum.v1.RotateResponse
-	17, // 9: keyquorum.peer.v1.ForwardResponse.revoke:type_name -> keyquorum.v1.RevokeResponse
-	18, // 10: keyquorum.peer.v1.ForwardResponse.delete:type_name -> keyquorum.v1.DeleteResponse
-	19, // 11: keyquorum.peer.v1.ForwardResponse.remove:type_name -> keyquorum.v1.RemoveResponse
-	20, // 12: keyquorum.peer.v1.ForwardResponse.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipResponse
-	21, // 13: keyquorum.peer.v1.ForwardResponse.update_settings:type_name -> keyquorum.v1.UpdateSettingsResponse
-	22, // 14: keyquorum.peer.v1.JoinRequest.member:type_name -> keyquorum.v1.Member
+	10, // 0: keyquorum.peer.v1.ForwardRequest.issue:type_name -> keyquorum.v1.IssueRequest
+	11, // 1: keyquorum.peer.v1.ForwardRequest.rotate:type_name -> keyquorum.v1.RotateRequest
+	12, // 2: keyquorum.peer.v1.ForwardRequest.revoke:type_name -> keyquorum.v1.RevokeRequest
+	13, // 3: keyquorum.peer.v1.ForwardRequest.delete:type_name -> keyquorum.v1.DeleteRequest
+	14, // 4: keyquorum.peer.v1.ForwardRequest.remove:type_name -> keyquorum.v1.RemoveRequest
+	15, // 5: keyquorum.peer.v1.ForwardRequest.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipRequest
+	16, // 6: keyquorum.peer.v1.ForwardRequest.update_settings:type_name -> keyquorum.v1.UpdateSettingsRequest
+	17, // 7: keyquorum.peer.v1.ForwardResponse.issue:type_name -> keyquorum.v1.IssueResponse
+	18, // 8: keyquorum.peer.v1.ForwardResponse.rotate:type_name -> keyquorum.v1.RotateResponse
+	19, // 9: keyquorum.peer.v1.ForwardResponse.revoke:type_name -> keyquorum.v1.RevokeResponse
+	20, // 10: keyquorum.peer.v1.ForwardResponse.delete:type_name -> keyquorum.v1.DeleteResponse
+	21, // 11: keyquorum.peer.v1.ForwardResponse.remove:type_name -> keyquorum.v1.RemoveResponse
+	22, // 12: keyquorum.peer.v1.ForwardResponse.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipResponse
+	23, // 13: keyquorum.peer.v1.ForwardResponse.update_settings:type_name -> keyquorum.v1.UpdateSettingsResponse
+	24, // 14: keyquorum.peer.v1.JoinRequest.member:type_name -> keyquorum.v1.Member
 	0,  // 15: keyquorum.peer.v1.PeerService.Forward:input_type -> keyquorum.peer.v1.ForwardRequest
 	2,  // 16: keyquorum.peer.v1.PeerService.Clock:input_type -> keyquorum.peer.v1.ClockRequest
-	4,  // 17: keyquorum.peer.v1.PeerService.Join:input_type -> keyquorum.peer.v1.JoinRequest
-	6,  // 18: keyquorum.peer.v1.PeerService.Leave:input_type -> keyquorum.peer.v1.LeaveRequest
-	1,  // 19: keyquorum.peer.v1.PeerService.Forward:output_type -> keyquorum.peer.v1.ForwardResponse
-	3,  // 20: keyquorum.peer.v1.PeerService.Clock:output_type -> keyquorum.peer.v1.ClockResponse
-	5,  // 21: keyquorum.peer.v1.PeerService.Join:output_type -> keyquorum.peer.v1.JoinResponse
-	7,  // 22: keyquorum.peer.v1.PeerService.Leave:output_type -> keyquorum.peer.v1.LeaveResponse
-	19, // [19:23] is the sub-list for method output_type
-	15, // [15:19] is the sub-list for method input_type
+	4,  // 17: keyquorum.peer.v1.PeerService.Challenge:input_type -> keyquorum.peer.v1.ChallengeRequest
+	6,  // 18: keyquorum.peer.v1.PeerService.Join:input_type -> keyquorum.peer.v1.JoinRequest
+	8,  // 19: keyquorum.peer.v1.PeerService.Leave:input_type -> keyquorum.peer.v1.LeaveRequest
+	1,  // 20: keyquorum.peer.v1.PeerService.Forward:output_type -> keyquorum.peer.v1.ForwardResponse
+	3,  // 21: keyquorum.peer.v1.PeerService.Clock:output_type -> keyquorum.peer.v1.ClockResponse
+	5,  // 22: keyquorum.peer.v1.PeerService.Challenge:output_type -> keyquorum.peer.v1.ChallengeResponse
+	7,  // 23: keyquorum.peer.v1.PeerService.Join:output_type -> keyquorum.peer.v1.JoinResponse
+	9,  // 24: keyquorum.peer.v1.PeerService.Leave:output_type -> keyquorum.peer.v1.LeaveResponse
+	20, // [20:25] is the sub-list for method output_type
+	15, // [15:20] is the sub-list for method input_type
 	15, // [15:15] is the sub-list for extension type_name
 	15, // [15:15] is the sub-list for extension extendee
 	0,  // [0:15] is the sub-list for field type_name
@@ -837,7 +943,7 @@ func file_keyquorum_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyquorum_peer_v1_peer_proto_rawDesc), len(file_keyquorum_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,6 +39,8 @@ const (
 	PeerServiceForwardProcedure = "/keyquorum.peer.v1.PeerService/Forward"
 	// PeerServiceClockProcedure is the fully-qualified name of the PeerService's Clock RPC.
 	PeerServiceClockProcedure = "/keyquorum.peer.v1.PeerService/Clock"
+	// PeerServiceChallengeProcedure is the fully-qualified name of the PeerService's Challenge RPC.
+	PeerServiceChallengeProcedure = "/keyquorum.peer.v1.PeerService/Challenge"
 	// PeerServiceJoinProcedure is the fully-qualified name of the PeerService's Join RPC.
 	PeerServiceJoinProcedure = "/keyquorum.peer.v1.PeerService/Join"
 	// PeerServiceLeaveProcedure is the fully-qualified name of the PeerService's Leave RPC.
@@ -51,6 +53,9 @@ type PeerServiceClient interface {
 	Forward(context.Context, *connect.Request[v1.ForwardRequest]) (*connect.Response[v1.ForwardResponse], error)
 	// Clock reads the asked node's wall clock.
 	Clock(context.Context, *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error)
+	// Challenge gives what a proof to the asked node has to be bound to, for a few seconds: one that was overheard is of no
+	// use later.
+	Challenge(context.Context, *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error)
 	// Join asks the leader to take a node into the cluster, or to bring the record of a member up to date.
 	Join(context.Context, *connect.Request[v1.JoinRequest]) (*connect.Response[v1.JoinResponse], error)
 	// Leave asks the leader to take the asking member out.
@@ -81,6 +86,13 @@ func NewPeerServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		challenge: connect.NewClient[v1.ChallengeRequest, v1.ChallengeResponse](
+			httpClient,
+			baseURL+PeerServiceChallengeProcedure,
+			connect.WithSchema(peerServiceMethods.ByName("Challenge")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		join: connect.NewClient[v1.JoinRequest, v1.JoinResponse](
 			httpClient,
 			baseURL+PeerServiceJoinProcedure,
@@ -98,10 +110,11 @@ func NewPeerServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 
 // peerServiceClient implements PeerServiceClient.
 type peerServiceClient struct {
-	forward *connect.Client[v1.ForwardRequest, v1.ForwardResponse]
-	clock   *connect.Client[v1.ClockRequest, v1.ClockResponse]
-	join    *connect.Client[v1.JoinRequest, v1.JoinResponse]
-	leave   *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
+	forward   *connect.Client[v1.ForwardRequest, v1.ForwardResponse]
+	clock     *connect.Client[v1.ClockRequest, v1.ClockResponse]
+	challenge *connect.Client[v1.ChallengeRequest, v1.ChallengeResponse]
+	join      *connect.Client[v1.JoinRequest, v1.JoinResponse]
+	leave     *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
 }
 
 // Forward calls keyquorum.peer.v1.PeerService.Forward.
@@ -112,6 +125,11 @@ func (c *peerServiceClient) Forward(ctx context.Context, req *connect.Request[v1
 // Clock calls keyquorum.peer.v1.PeerService.Clock.
 func (c *peerServiceClient) Clock(ctx context.Context, req *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error) {
 	return c.clock.CallUnary(ctx, req)
+}
+
+// Challenge calls keyquorum.peer.v1.PeerService.Challenge.
+func (c *peerServiceClient) Challenge(ctx context.Context, req *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error) {
+	return c.challenge.CallUnary(ctx, req)
 }
 
 // Join calls keyquorum.peer.v1.PeerService.Join.
@@ -130,6 +148,9 @@ type PeerServiceHandler interface {
 	Forward(context.Context, *connect.Request[v1.ForwardRequest]) (*connect.Response[v1.ForwardResponse], error)
 	// Clock reads the asked node's wall clock.
 	Clock(context.Context, *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error)
+	// Challenge gives what a proof to the asked node has to be bound to, for a few seconds: one that was overheard is of no
+	// use later.
+	Challenge(context.Context, *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error)
 	// Join asks the leader to take a node into the cluster, or to bring the record of a member up to date.
 	Join(context.Context, *connect.Request[v1.JoinRequest]) (*connect.Response[v1.JoinResponse], error)
 	// Leave asks the leader to take the asking member out.
@@ -156,6 +177,13 @@ func NewPeerServiceHandler(svc PeerServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	peerServiceChallengeHandler := connect.NewUnaryHandler(
+		PeerServiceChallengeProcedure,
+		svc.Challenge,
+		connect.WithSchema(peerServiceMethods.ByName("Challenge")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	peerServiceJoinHandler := connect.NewUnaryHandler(
 		PeerServiceJoinProcedure,
 		svc.Join,
@@ -174,6 +202,8 @@ func NewPeerServiceHandler(svc PeerServiceHandler, opts ...connect.HandlerOption
 			peerServiceForwardHandler.ServeHTTP(w, r)
 		case PeerServiceClockProcedure:
 			peerServiceClockHandler.ServeHTTP(w, r)
+		case PeerServiceChallengeProcedure:
+			peerServiceChallengeHandler.ServeHTTP(w, r)
 		case PeerServiceJoinProcedure:
 			peerServiceJoinHandler.ServeHTTP(w, r)
 		case PeerServiceLeaveProcedure:
@@ -193,6 +223,10 @@ func (UnimplementedPeerServiceHandler) Forward(context.Context, *connect.Request
 
 func (UnimplementedPeerServiceHandler) Clock(context.Context, *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keyquorum.peer.v1.PeerService.Clock is not implemented"))
+}
+
+func (UnimplementedPeerServiceHandler) Challenge(context.Context, *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keyquorum.peer.v1.PeerService.Challenge is not implemented"))
 }
 
 func (UnimplementedPeerServiceHandler) Join(context.Context, *connect.Request[v1.JoinRequest]) (*connect.Response[v1.JoinResponse], error) {

@@ -1,0 +1,52 @@
+package node
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/keyquorum/keyquorum/internal/fault"
+)
+
+// challenges are what proofs of holding the keyring are bound to. A challenge is a time, and a code for it under a key
+// that only this process has: none has to be remembered, and none is good for longer than it says, or after a restart.
+type challenges struct {
+	key  [sha256.Size]byte
+	mono func() time.Duration
+}
+
+// challengeLife is how long a challenge is good for: a round trip, and a keyring that takes its time.
+const challengeLife = 10 * time.Second
+
+const challengeLen = 8 + sha256.Size
+
+func newChallenges(mono func() time.Duration) *challenges {
+	c := &challenges{mono: mono}
+	_, _ = rand.Read(c.key[:]) // never fails: crypto/rand
+	return c
+}
+
+// new gives a challenge.
+func (c *challenges) new() []byte {
+	return c.seal(binary.BigEndian.AppendUint64(nil, uint64(c.mono()+challengeLife)))
+}
+
+func (c *challenges) seal(until []byte) []byte {
+	mac := hmac.New(sha256.New, c.key[:])
+	mac.Write(until)
+	return mac.Sum(until)
+}
+
+// check refuses what is no challenge of this process's, or no longer.
+func (c *challenges) check(challenge []byte) error {
+	if len(challenge) != challengeLen || !hmac.Equal(challenge, c.seal(append([]byte(nil), challenge[:8]...))) {
+		return fault.Invalid("challenge", "is none that this node gave: ask it for one")
+	}
+	if until := time.Duration(binary.BigEndian.Uint64(challenge[:8])); c.mono() > until {
+		return fault.Invalid("challenge", fmt.Sprintf("is older than %s: ask for another", challengeLife))
+	}
+	return nil
+}
