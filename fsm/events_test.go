@@ -372,6 +372,14 @@ func TestMembers(t *testing.T) {
 	r.ok(time.Time{}, PutMember{Member{ID: "b", Name: "renamed", Format: 2, Replica: true}})
 	r.ok(time.Time{}, RemoveMember{ID: "a"})
 	r.refused(time.Time{}, RemoveMember{ID: "a"}, CodeUnknownMember)
+	r.refused(time.Time{}, PutMember{Member{ID: "a", Format: 1}}, CodeRemovedMember)
+	r.ok(time.Time{}, RemoveMember{ID: "never seen"})
+	r.refused(time.Time{}, PutMember{Member{ID: "never seen", Format: 1}}, CodeRemovedMember)
+	for id, want := range map[string]bool{"a": true, "b": false, "never seen": true, "": false} {
+		if got := r.View().Removed(id); got != want {
+			t.Errorf("Removed(%q) = %v", id, got)
+		}
+	}
 	if got := r.View().Members(); len(got) != 2 || got[0].Name != "renamed" || got[1].ID != "c" {
 		t.Fatalf("members %v", got)
 	}
@@ -381,7 +389,7 @@ func TestMembers(t *testing.T) {
 	if _, ok := r.View().Member("a"); ok {
 		t.Fatal("a removed member is still there")
 	}
-	if got := before.Members(); len(got) != 3 || got[1].Name != "node-b" {
+	if got := before.Members(); len(got) != 3 || got[1].Name != "node-b" || before.Removed("a") {
 		t.Fatalf("an older view has %v", got)
 	}
 	r.wantRevision(0)

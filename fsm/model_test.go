@@ -13,6 +13,7 @@ type model struct {
 	revision uint64
 	settings Settings
 	users    map[string]*modelUser
+	members  map[string]bool // whether the id is a member's; false if it was removed
 }
 
 type modelUser struct {
@@ -113,6 +114,16 @@ func (m *model) apply(op Op, timed bool) outcome {
 		return outcome{done: m.expire(op)}
 	case UpdateSettings:
 		m.settings = m.settings.With(op)
+	case PutMember:
+		if in, known := m.members[op.Member.ID]; known && !in {
+			return outcome{code: CodeRemovedMember}
+		}
+		m.members[op.Member.ID] = true
+	case RemoveMember:
+		if in, known := m.members[op.ID]; known && !in {
+			return outcome{code: CodeUnknownMember}
+		}
+		m.members[op.ID] = false
 	}
 	return outcome{}
 }

@@ -29,7 +29,7 @@ func newPair(t *rapid.T) *pair {
 	p := &pair{
 		steady: New(Config{}),
 		moved:  New(Config{}),
-		model:  model{settings: DefaultSettings(), users: map[string]*modelUser{}},
+		model:  model{settings: DefaultSettings(), users: map[string]*modelUser{}, members: map[string]bool{}},
 		wall:   at(0).UnixMilli(),
 	}
 	s := DefaultSettings()
@@ -112,7 +112,7 @@ func (p *pair) draw(t *rapid.T) Op {
 	subject := rapid.SampledFrom([]string{"a", "b", "c", "ä", "long subject, so that lengths differ"}).Draw(t, "subject")
 	switch rapid.SampledFrom([]string{
 		"issue", "issue", "issue", "issue", "expire", "expire", "rotate", "rotate",
-		"revoke", "delete", "settings", "member",
+		"revoke", "delete", "settings", "member", "remove",
 	}).Draw(t, "op") {
 	case "issue":
 		ttl := rapid.SampledFrom([]time.Duration{0, 1, 2, 3, 5, 7, 10, 20, 30, 90000}).Draw(t, "ttl") * time.Second
@@ -134,6 +134,8 @@ func (p *pair) draw(t *rapid.T) Op {
 		return drawSettings(t)
 	case "member":
 		return PutMember{Member{ID: subject, Region: rapid.SampledFrom([]string{"eu", "us"}).Draw(t, "region"), Format: 1}}
+	case "remove":
+		return RemoveMember{ID: subject}
 	default:
 		return p.drawExpire(t, subject)
 	}
@@ -235,6 +237,11 @@ func (p *pair) Check(t *rapid.T) {
 	p.checkUsers(t, a)
 	if a.Revision() != p.model.revision || a.Time().UnixMilli() != p.model.now && p.model.now != 0 {
 		t.Fatalf("revision %d, time %v; want %d, %d", a.Revision(), a.Time(), p.model.revision, p.model.now)
+	}
+	for id, in := range p.model.members {
+		if _, has := a.Member(id); has != in || a.Removed(id) == in {
+			t.Fatalf("member %q: there %v, removed %v, want %v", id, has, a.Removed(id), in)
+		}
 	}
 	if a.KeyCount() != b.KeyCount() || a.UserCount() != b.UserCount() || a.Settings() != p.model.settings {
 		t.Fatal("counts or settings differ")

@@ -45,6 +45,7 @@ var mapping = []struct {
 	{name: "ErrOutcomeUnknown", err: fault.ErrOutcomeUnknown, code: connect.CodeUnknown, unknown: true},
 	{name: "ErrNoSuchMember", err: fault.ErrNoSuchMember, code: connect.CodeNotFound},
 	{name: "ErrNotVoter", err: fault.ErrNotVoter, code: connect.CodeInvalidArgument, message: "node: ", field: "node"},
+	{name: "ErrQuorumAtRisk", err: fault.ErrQuorumAtRisk, code: connect.CodeUnavailable},
 	{name: "ErrLastVoter", err: fault.ErrLastVoter, code: connect.CodeInvalidArgument, message: "node: ", field: "node"},
 	{name: "ErrKeyring", err: fault.ErrKeyring, code: connect.CodePermissionDenied},
 	{name: "Invalid", err: fault.Invalid("claims.sub", "is reserved"), code: connect.CodeInvalidArgument, message: "claims.sub: is reserved", field: "claims.sub"},
@@ -57,6 +58,7 @@ var mapping = []struct {
 	{name: "CodeNeedTime", err: &fsm.Refusal{Code: fsm.CodeNeedTime, Message: "no time"}, code: connect.CodeUnavailable},
 	{name: "CodeFounded", err: &fsm.Refusal{Code: fsm.CodeFounded, Message: "founded already"}, code: connect.CodeAborted},
 	{name: "CodeNotFounded", err: &fsm.Refusal{Code: fsm.CodeNotFounded, Message: "not founded"}, code: connect.CodeUnavailable},
+	{name: "CodeRemovedMember", err: &fsm.Refusal{Code: fsm.CodeRemovedMember, Message: "was removed"}, code: connect.CodeNotFound},
 	{name: "CodeUnknownMember", err: &fsm.Refusal{Code: fsm.CodeUnknownMember, Message: "no such member"}, code: connect.CodeNotFound},
 
 	{name: "deadline", err: context.DeadlineExceeded, code: connect.CodeDeadlineExceeded, message: "the request's time has run out"},
