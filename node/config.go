@@ -23,6 +23,9 @@ import (
 type Discovery interface {
 	// Peers gives the RPC addresses of nodes that seem alive, this one left out.
 	Peers() []string
+	// RaftAddress gives the HOST:PORT at which the node with the id says that its Raft is, if it seems alive. It is
+	// asked before each request to the node, so it must be quick.
+	RaftAddress(id string) (string, bool)
 	// Changed signals that Peers may give something else.
 	Changed() <-chan struct{}
 }
@@ -163,5 +166,6 @@ func (c Config) Validate() error {
 // nobody is the discovery of a node that is alone.
 type nobody struct{}
 
-func (nobody) Peers() []string          { return nil }
-func (nobody) Changed() <-chan struct{} { return nil }
+func (nobody) Peers() []string                   { return nil }
+func (nobody) RaftAddress(string) (string, bool) { return "", false }
+func (nobody) Changed() <-chan struct{}          { return nil }

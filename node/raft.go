@@ -90,12 +90,17 @@ func (n *Node) startRaft() error {
 	return nil
 }
 
-// addresses finds members' Raft addresses in their records, which are newer than Raft's configuration where an
-// address has changed.
+// addresses finds members' Raft addresses: where a member itself says that it is now, by discovery; else in its
+// record, which is newer than Raft's configuration where an address has changed. Records change only through a leader:
+// without discovery, members that had all moved would never elect one. A connection begins with the id of the member
+// that it is for, so nobody else answers at an address that is out of date.
 type addresses struct{ node *Node }
 
 // ServerAddr implements raft.ServerAddressProvider.
 func (a addresses) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	if address, ok := a.node.cfg.Discovery.RaftAddress(string(id)); ok {
+		return raft.ServerAddress(address), nil
+	}
 	m, ok := a.node.fsm.View().Member(string(id))
 	if !ok {
 		return "", fmt.Errorf("no record of member %s", id)

@@ -61,7 +61,7 @@ func bootAs(t *testing.T, id string, mood func(*memberlist.Config), change func(
 	n := &node{t: t, net: &cable{}, log: &logBook{}}
 	cfg := Config{
 		Listen: "127.0.0.1:0", Key: bytes.Repeat([]byte{7}, KeySize), Label: "test", Seeds: seeds,
-		NodeID: id, Name: "node " + id, RPCAddress: id + ".example:7400",
+		NodeID: id, Name: "node " + id, RPCAddress: id + ".example:7400", RaftAddress: id + ".example:7401",
 		Logger: slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {

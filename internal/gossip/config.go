@@ -51,6 +51,8 @@ type Config struct {
 	// RPCAddress is the HOST:PORT at which other nodes reach this node's RPC. While it is empty, nobody is
 	// told to.
 	RPCAddress string
+	// RaftAddress is the HOST:PORT at which other nodes reach this node's Raft; may be empty.
+	RaftAddress string
 
 	// Logger is told what happens, memberlist's own messages included; none if nil.
 	Logger *slog.Logger
@@ -78,16 +80,23 @@ func (c Config) validate() error {
 		fault("node id", errors.New("must not be empty"))
 	}
 	if c.RPCAddress != "" {
-		fault("RPC address", checkRPCAddress(c.RPCAddress))
+		fault("RPC address", checkAddress(c.RPCAddress))
 	}
-	if n := len(meta{RPCAddress: c.RPCAddress, Name: c.Name}.encode()); n > memberlist.MetaMaxSize {
-		fault("name and RPC address", fmt.Errorf("too long: %d bytes encoded, at most %d are possible",
+	if c.RaftAddress != "" {
+		fault("Raft address", checkAddress(c.RaftAddress))
+	}
+	if n := len(c.meta().encode()); n > memberlist.MetaMaxSize {
+		fault("name and addresses", fmt.Errorf("too long: %d bytes encoded, at most %d are possible",
 			n, memberlist.MetaMaxSize))
 	}
 	for _, seed := range c.Seeds {
 		fault("seed "+strconv.Quote(seed), checkHostPort(withPort(seed, DefaultPort)))
 	}
 	return errors.Join(faults...)
+}
+
+func (c Config) meta() meta {
+	return meta{RPCAddress: c.RPCAddress, Name: c.Name, RaftAddress: c.RaftAddress}
 }
 
 func (c Config) checkKey() error {

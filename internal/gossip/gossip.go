@@ -1,7 +1,7 @@
 // Package gossip finds the nodes of a cluster on the network, by memberlist.
 //
 // It only proposes: what it tells are addresses worth asking, never who is a member, who leads or who is gone
-// (a starved processor alone makes a node look dead). So it carries nothing but where a node serves RPC, and
+// (a starved processor alone makes a node look dead). So it carries nothing but where a node is, and
 // nobody may remove a member on its word. Halves of a parted network do not find each other again by
 // memberlist itself; this package keeps knocking.
 package gossip
@@ -49,7 +49,7 @@ type Gossip struct {
 	own       string // the advertised gossip address
 	logs      *logWriter
 
-	mu     sync.Mutex // one at a time: updating, leaving, closing
+	mu     sync.Mutex // one at a time: leaving, closing
 	closed bool
 }
 
@@ -68,7 +68,7 @@ func start(cfg Config, pace pace, tune func(*memberlist.Config)) (*Gossip, error
 		return nil, err
 	}
 	g := &Gossip{cfg: cfg, pace: pace, log: cfg.Logger, roster: newRoster(cfg.NodeID, cfg.Logger)}
-	g.self.set(meta{RPCAddress: cfg.RPCAddress, Name: cfg.Name})
+	g.self.told = cfg.meta()
 	g.logs = &logWriter{log: cfg.Logger}
 	logger := log.New(g.logs, "", 0)
 	if g.transport, err = listen(at.listen, logger); err != nil {
@@ -119,37 +119,17 @@ func (g *Gossip) Addr() string {
 }
 
 // Peers returns the RPC addresses (HOST:PORT) of the nodes that are believed alive, sorted, this one excluded.
-func (g *Gossip) Peers() []string { return g.roster.peers(g.self.get().RPCAddress) }
+func (g *Gossip) Peers() []string { return g.roster.peers(g.self.told.RPCAddress) }
 
 // Nodes returns the other nodes that are believed alive, by id.
 func (g *Gossip) Nodes() []Node { return g.roster.nodes() }
 
+// RaftAddress returns the HOST:PORT at which a node that is believed alive says that its Raft is.
+func (g *Gossip) RaftAddress(id string) (string, bool) { return g.roster.raftAddress(id) }
+
 // Changed is signalled when Nodes or Peers may give another answer than before. Signals that nobody has taken
 // are one, so it is for a single reader.
 func (g *Gossip) Changed() <-chan struct{} { return g.roster.changed }
-
-// SetRPCAddress tells the others that this node now serves RPC at addr. It waits, but not for long, until the
-// news is on its way; who misses it hears of it at the next exchange of states.
-func (g *Gossip) SetRPCAddress(addr string) error {
-	if err := checkRPCAddress(addr); err != nil {
-		return fmt.Errorf("gossip: RPC address: %w", err)
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closed {
-		return ErrClosed
-	}
-	told := g.self.get()
-	if told.RPCAddress == addr {
-		return nil
-	}
-	told.RPCAddress = addr
-	g.self.set(told)
-	if err := g.list.UpdateNode(g.pace.farewell); err != nil {
-		g.log.Debug("gossip: the new RPC address is still on its way", "error", err)
-	}
-	return nil
-}
 
 // Run seeks the seeds and the nodes that went missing until ctx ends, then takes leave of the others, closes
 // and returns nil, some seconds later at most. It may be called once.

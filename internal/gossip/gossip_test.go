@@ -23,7 +23,7 @@ func TestNodesFindEachOtherThroughOneSeed(t *testing.T) {
 	a.awaits("b", "c")
 	b.awaits("a", "c")
 	c.awaits("a", "b")
-	want := Node{ID: "b", Name: "node b", RPCAddress: "b.example:7400", GossipAddress: b.Addr()}
+	want := Node{ID: "b", Name: "node b", RPCAddress: "b.example:7400", RaftAddress: "b.example:7401", GossipAddress: b.Addr()}
 	if got := a.Nodes(); len(got) != 2 || got[0] != want {
 		t.Errorf("Nodes = %+v, want %+v first", got, want)
 	}
@@ -212,32 +212,38 @@ func TestWithoutSeedsMissingNodesAreSoughtWhereTheyWere(t *testing.T) {
 	b.awaits("a")
 }
 
-func TestANewRPCAddressReachesTheOthers(t *testing.T) {
+func TestWhoGivesNoAddressIsNotProposed(t *testing.T) {
 	a := boot(t, "a", nil)
-	b := boot(t, "b", func(c *Config) { c.RPCAddress = "" }, a.Addr())
+	b := boot(t, "b", func(c *Config) { c.RPCAddress, c.RaftAddress = "", "" }, a.Addr())
 	b.awaits("a")
 	a.awaitsThat(func() bool { return len(a.Nodes()) == 1 }, "b")
 	if len(a.Peers()) != 0 {
 		t.Errorf("a node without RPC address is proposed: %v", a.Peers())
 	}
-	if err := b.SetRPCAddress("127.0.0.1:7400"); err != nil {
-		t.Fatal(err)
+	if address, ok := a.RaftAddress("b"); ok {
+		t.Errorf("a node without Raft address has %q", address)
 	}
-	a.awaitsPeers("127.0.0.1:7400")
+	if address, ok := b.RaftAddress("a"); !ok || address != "a.example:7401" {
+		t.Errorf("the Raft address of a: %q, %v", address, ok)
+	}
+	a.stop()
+	b.awaits()
+	if address, ok := b.RaftAddress("a"); ok {
+		t.Errorf("a node that left has %q", address)
+	}
+}
+
+func TestAddressesThatNobodyCanReachAreRefused(t *testing.T) {
 	for _, bad := range []string{"", "host", "host:0", ":7400", "host:port", "ho st:7400"} {
-		if err := b.SetRPCAddress(bad); err == nil {
+		if err := checkAddress(bad); err == nil {
 			t.Errorf("%q was accepted", bad)
 		}
-	}
-	b.stop()
-	if err := b.SetRPCAddress("127.0.0.1:7401"); !errors.Is(err, ErrClosed) {
-		t.Errorf("after the end: %v", err)
 	}
 }
 
 func TestANodeIsNotItsOwnPeer(t *testing.T) {
 	a := boot(t, "a", nil)
-	b := boot(t, "reborn with a new id", func(c *Config) { c.RPCAddress = "a.example:7400" }, a.Addr())
+	b := boot(t, "reborn", func(c *Config) { c.RPCAddress = "a.example:7400" }, a.Addr())
 	c := boot(t, "c", nil, a.Addr())
 	c.awaits("a")
 	a.awaits("c")
@@ -360,13 +366,13 @@ func TestAdvertise(t *testing.T) {
 func TestEveryFaultOfAConfigIsNamed(t *testing.T) {
 	_, err := New(Config{
 		Listen: "nowhere", Label: strings.Repeat("x", 256), Key: []byte("short"),
-		RPCAddress: "host", Name: strings.Repeat("n", 600), Seeds: []string{"a:b:c", "host:99999"},
+		RPCAddress: "host", RaftAddress: "host", Name: strings.Repeat("n", 600), Seeds: []string{"a:b:c", "host:99999"},
 	})
 	if err == nil {
 		t.Fatal("accepted")
 	}
 	for _, part := range []string{
-		"listen address", "label", "has 5 bytes", "node id", "RPC address", "too long", `seed "a:b:c"`, `seed "host:99999"`,
+		"listen address", "label", "has 5 bytes", "node id", "RPC address", "Raft address", "too long", `seed "a:b:c"`, `seed "host:99999"`,
 	} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q is not named in:\n%v", part, err)

@@ -7,7 +7,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"sync"
 	"unicode"
 	"unicode/utf8"
 )
@@ -18,13 +17,14 @@ const metaVersion = 1
 
 // meta is what a node tells about itself: a version byte, then each field's length (uvarint) and its bytes.
 type meta struct {
-	RPCAddress string // HOST:PORT, or empty
-	Name       string
+	RPCAddress  string // HOST:PORT, or empty
+	Name        string
+	RaftAddress string // HOST:PORT, or empty
 }
 
 func (m meta) encode() []byte {
 	buf := []byte{metaVersion}
-	for _, field := range []string{m.RPCAddress, m.Name} {
+	for _, field := range []string{m.RPCAddress, m.Name, m.RaftAddress} {
 		buf = binary.AppendUvarint(buf, uint64(len(field)))
 		buf = append(buf, field...)
 	}
@@ -43,7 +43,7 @@ func decodeMeta(buf []byte) (meta, error) {
 	}
 	var m meta
 	rest := buf[1:]
-	for _, field := range []*string{&m.RPCAddress, &m.Name} {
+	for _, field := range []*string{&m.RPCAddress, &m.Name, &m.RaftAddress} {
 		n, size := binary.Uvarint(rest)
 		if size <= 0 || n > uint64(len(rest)-size) {
 			return meta{}, errMetaDamaged
@@ -54,16 +54,19 @@ func decodeMeta(buf []byte) (meta, error) {
 	if !utf8.ValidString(m.Name) || strings.ContainsFunc(m.Name, unicode.IsControl) {
 		return meta{}, errMetaDamaged
 	}
-	if m.RPCAddress != "" {
-		if err := checkRPCAddress(m.RPCAddress); err != nil {
+	for _, addr := range []string{m.RPCAddress, m.RaftAddress} {
+		if addr == "" {
+			continue
+		}
+		if err := checkAddress(addr); err != nil {
 			return meta{}, err
 		}
 	}
 	return m, nil
 }
 
-// checkRPCAddress wants an address that others can connect to.
-func checkRPCAddress(addr string) error {
+// checkAddress wants an address that others can connect to.
+func checkAddress(addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return fmt.Errorf("must be HOST:PORT: %w", err)
@@ -79,26 +82,11 @@ func checkRPCAddress(addr string) error {
 }
 
 // self is what memberlist asks this node for: its metadata, and nothing else.
-type self struct {
-	mu   sync.Mutex
-	told meta
-}
-
-func (s *self) set(m meta) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.told = m
-}
-
-func (s *self) get() meta {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.told
-}
+type self struct{ told meta }
 
 // NodeMeta returns the metadata to send with the node's address.
 func (s *self) NodeMeta(limit int) []byte {
-	if buf := s.get().encode(); len(buf) <= limit {
+	if buf := s.told.encode(); len(buf) <= limit {
 		return buf
 	}
 	return nil

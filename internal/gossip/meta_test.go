@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// The bytes that nodes of other releases exchange with this one: version, address, name.
-const metaV1 = "01" + "0d" + "31302e302e302e313a37343030" + "03" + "6f6e65"
+// The bytes that nodes of other releases exchange with this one: version, RPC address, name, Raft address.
+const metaV1 = "01" + "0d" + "31302e302e302e313a37343030" + "03" + "6f6e65" + "06" + "683a37343031"
 
 func TestMetadataStaysReadable(t *testing.T) {
-	want := meta{RPCAddress: "10.0.0.1:7400", Name: "one"}
+	want := meta{RPCAddress: "10.0.0.1:7400", Name: "one", RaftAddress: "h:7401"}
 	golden, err := hex.DecodeString(metaV1)
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,8 @@ type Node struct {
 	Name string
 	// RPCAddress is the HOST:PORT at which it serves RPC; empty as above.
 	RPCAddress string
+	// RaftAddress is the HOST:PORT at which its Raft is; empty as above.
+	RaftAddress string
 	// GossipAddress is the IP:PORT at which it gossips.
 	GossipAddress string
 }
@@ -79,7 +81,7 @@ func (r *roster) note(n *memberlist.Node) {
 		r.log.Warn("gossip: a node is not proposed: what it tells about itself cannot be read",
 			"node", n.Name, "address", n.Address(), "metadata", err)
 	}
-	node := Node{ID: n.Name, Name: m.Name, RPCAddress: m.RPCAddress, GossipAddress: n.Address()}
+	node := Node{ID: n.Name, Name: m.Name, RPCAddress: m.RPCAddress, RaftAddress: m.RaftAddress, GossipAddress: n.Address()}
 	r.mu.Lock()
 	before, was := r.live[n.Name]
 	r.live[n.Name] = node
@@ -123,6 +125,13 @@ func (r *roster) peers(own string) []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+func (r *roster) raftAddress(id string) (string, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.live[id]
+	return n.RaftAddress, n.RaftAddress != ""
 }
 
 func (r *roster) alone() bool {

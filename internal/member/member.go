@@ -158,7 +158,8 @@ func ignoreClosed(l net.Listener) func() error {
 func (m *Member) openGossip(cfg Config, conf *node.Config) error {
 	g, err := gossip.New(gossip.Config{
 		Listen: cfg.GossipListen, Key: cfg.Keyring.GossipKey(), Seeds: cfg.Seeds,
-		NodeID: conf.ID, Name: cfg.Name, RPCAddress: conf.RPCAddress, Logger: cfg.Logger,
+		NodeID: conf.ID, Name: cfg.Name, RPCAddress: conf.RPCAddress, RaftAddress: conf.RaftAddress,
+		Logger: cfg.Logger,
 	})
 	if err != nil {
 		return err

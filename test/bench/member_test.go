@@ -64,5 +64,6 @@ func (s *seat) start(b *testing.B) *member {
 // fixed is a discovery that was told.
 type fixed []string
 
-func (f fixed) Peers() []string        { return f }
-func (fixed) Changed() <-chan struct{} { return nil }
+func (f fixed) Peers() []string                 { return f }
+func (fixed) RaftAddress(string) (string, bool) { return "", false }
+func (fixed) Changed() <-chan struct{}          { return nil }

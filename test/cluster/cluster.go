@@ -193,6 +193,15 @@ func (d discovery) Peers() []string {
 	return addresses
 }
 
+func (d discovery) RaftAddress(id string) (string, bool) {
+	for _, m := range d.c.Running() {
+		if m.UUID == id {
+			return m.Host + ":7401", true
+		}
+	}
+	return "", false
+}
+
 func (d discovery) Changed() <-chan struct{} { return nil }
 
 // Members gives all members, running or not, in the order in which they were added.
@@ -284,6 +293,13 @@ func (m *Member) Ended() error {
 		m.cluster.t.Fatalf("%s did not end", m.Host)
 		return nil
 	}
+}
+
+// Move gives a stopped member another host, as when its machine got a new address.
+func (c *Cluster) Move(m *Member, host string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.Host = host
 }
 
 // Restart starts a member that was killed or shut down.

@@ -489,3 +489,29 @@ func TestANodeThatCannotSeeWhetherThereIsAClusterFoundsNone(t *testing.T) {
 		}
 	})
 }
+
+func TestMembersThatAllMovedFindEachOther(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		token := c.Leader().MustIssue(t, "ada", time.Hour)
+		c.AwaitAgreed()
+		for _, m := range c.Members() {
+			c.Kill(m)
+		}
+		for _, m := range c.Members() {
+			c.Move(m, "moved-"+m.Host)
+			c.Restart(m)
+		}
+		c.AwaitSettled()
+		for _, m := range c.Members() {
+			record, _ := c.Leader().View().Member(m.UUID)
+			if want := m.Host + ":7401"; record.RaftAddress != want {
+				t.Errorf("the record of %s says %s, want %s", m.Host, record.RaftAddress, want)
+			}
+			if got := m.MustVerify(t, token); got != valid {
+				t.Errorf("at %s: %v", m.Host, got)
+			}
+		}
+		c.Leader().MustIssue(t, "bob", time.Hour)
+	})
+}
