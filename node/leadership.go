@@ -131,7 +131,7 @@ func (n *Node) punctual() *raft.Server {
 	if len(right) == 0 {
 		return nil
 	}
-	return &right[rand.IntN(len(right))] // one that cannot take it is not asked for ever
+	return &right[rand.IntN(len(right))] //nolint:gosec // by chance, so that one that cannot lead is not asked for ever
 }
 
 // handOver transfers leadership to the given voter, or to the one furthest along.

@@ -43,7 +43,10 @@ func Open(inner raft.LogStore, snapshots raft.SnapshotStore) (*Store, error) {
 	case log.Term == end.Term:
 		return s, nil
 	}
-	return s, s.drop()
+	if err := s.drop(); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // StoreLog implements raft.LogStore.
