@@ -75,6 +75,8 @@ type Config struct {
 
 	// RPCListener and RaftListener are owned, and closed, by the node.
 	RPCListener, RaftListener net.Listener
+	// ProbeListener is for probes and metrics, owned and closed as well; nil to serve them with RPC.
+	ProbeListener net.Listener
 	// RPCAddress and RaftAddress are HOST:PORT as other nodes reach the listeners.
 	RPCAddress, RaftAddress string
 	// Dial connects to other nodes; net.Dialer's DialContext if nil.

@@ -34,6 +34,7 @@ type Node struct {
 	tokens    *tokens.Service
 	local     *localWriter
 	server    *http.Server
+	probes    *http.Server // nil where the server serves them
 	metrics   *metrics
 
 	challenges *challenges
@@ -99,9 +100,14 @@ func (n *Node) furnish() {
 		Propose: n.proposer.Propose, Now: n.clock.Now, Last: n.clock.Last, Leading: n.leading.Load,
 	})
 	n.local = &localWriter{node: n}
-	n.server = rpc.NewServer(rpc.NewHandler(rpc.Config{
+	front := rpc.Config{
 		Node: n, Logger: n.log, Registerer: n.cfg.Registry, Gatherer: n.cfg.Registry,
-	}))
+		OmitProbes: n.cfg.ProbeListener != nil,
+	}
+	n.server = rpc.NewServer(rpc.NewHandler(front))
+	if n.cfg.ProbeListener != nil {
+		n.probes = rpc.NewServer(rpc.ProbeHandler(front))
+	}
 }
 
 // Name is what people call the node.

@@ -33,11 +33,23 @@ func (n *Node) raftConfig() *raft.Config {
 }
 
 // RaftLogger brings Raft's log into ours, one level down: what it calls information is for those who look for a
-// fault.
+// fault. So is what it warns of whenever a member starts, stops or catches up.
 func RaftLogger(to *slog.Logger) hclog.Logger {
 	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Level: hclog.Off, Output: io.Discard})
 	l.RegisterSink(sink{to: to})
 	return l
+}
+
+// ordinary are messages of Raft's that accompany the ordinary life of a cluster.
+var ordinary = map[string]bool{
+	"failed to decode incoming command":             true, // a member closed its connection
+	"no known peers, aborting election":             true, // in no cluster yet
+	"failed to get previous log":                    true, // a member is behind
+	"previous log term mis-match":                   true,
+	"appendEntries rejected, sending older logs":    true,
+	"peer has newer term, stopping replication":     true, // leadership was handed over
+	"Election timeout reached, restarting election": true,
+	"failed to make requestVote RPC":                true, // by each candidate, of each member that is down
 }
 
 type sink struct{ to *slog.Logger }
@@ -45,10 +57,11 @@ type sink struct{ to *slog.Logger }
 // Accept implements hclog.SinkAdapter.
 func (s sink) Accept(name string, level hclog.Level, msg string, args ...any) {
 	at := slog.LevelDebug
-	switch level {
-	case hclog.Warn:
+	switch {
+	case ordinary[msg]:
+	case level == hclog.Warn:
 		at = slog.LevelInfo
-	case hclog.Error:
+	case level == hclog.Error:
 		at = slog.LevelWarn
 	}
 	ctx := context.Background()

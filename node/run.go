@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"time"
 
@@ -40,7 +41,11 @@ func (n *Node) Run(ctx context.Context) error {
 	proposing, stopProposing := context.WithCancel(context.WithoutCancel(ctx))
 	log.Go(func() error { return n.proposer.Run(proposing) })
 	var front errgroup.Group
-	front.Go(func() error { return n.serve(stop) })
+	front.Go(func() error { return n.serve(n.server, n.cfg.RPCListener, stop) })
+	var probes errgroup.Group // they answer until the end, also that the node drains
+	if n.probes != nil {
+		probes.Go(func() error { return n.serve(n.probes, n.cfg.ProbeListener, stop) })
+	}
 
 	halted := n.untilEnd(ctx, work)
 	if halted != nil {
@@ -52,7 +57,7 @@ func (n *Node) Run(ctx context.Context) error {
 	go func() {
 		err := errors.Join(front.Wait(), rooms.Wait())
 		stopProposing()
-		ended <- errors.Join(err, log.Wait(), n.close())
+		ended <- errors.Join(err, log.Wait(), n.close(), probes.Wait())
 	}()
 	return n.joined(halted, ended)
 }
@@ -92,12 +97,12 @@ func (n *Node) untilEnd(ctx, work context.Context) error {
 }
 
 // serve answers requests until the server is shut down.
-func (n *Node) serve(stop context.CancelCauseFunc) error {
-	err := n.server.Serve(n.cfg.RPCListener)
+func (n *Node) serve(server *http.Server, listener net.Listener, stop context.CancelCauseFunc) error {
+	err := server.Serve(listener)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	err = fmt.Errorf("serve %s: %w", n.cfg.RPCAddress, err)
+	err = fmt.Errorf("serve %s: %w", listener.Addr(), err)
 	stop(err)
 	return err
 }
@@ -127,6 +132,9 @@ func (n *Node) drain(ctx context.Context, halted error) {
 func (n *Node) close() error {
 	err := n.raft.Shutdown().Error()
 	n.peers.close()
+	if n.probes != nil {
+		err = errors.Join(err, n.probes.Close())
+	}
 	return errors.Join(err, n.transport.Close())
 }
 
@@ -136,6 +144,7 @@ func (n *Node) checkKeyring(ctx context.Context) error {
 	if err != nil {
 		return nil //nolint:nilerr // the node ends before it belongs to a cluster
 	}
+	n.log.Info("this node is in a cluster", "cluster", view.ClusterID(), "revision", view.Revision())
 	return n.cfg.Keyring.CheckProof(proofFound, view.ClusterID(), view.KeyringCheck())
 }
 

@@ -14,22 +14,18 @@ import (
 )
 
 func (g *guard) logDone(ctx context.Context, req connect.AnyRequest, c *call, took time.Duration, reason string) {
-	level := slog.LevelInfo
-	if isRead(req.Spec()) {
-		level = slog.LevelDebug
-	}
-	if !g.log.Enabled(ctx, level) {
+	if !g.log.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
 	attrs := attributes(req, c, took, "ok")
 	if reason != "" {
 		attrs = append(attrs, slog.String("reason", reason))
 	}
-	g.log.LogAttrs(ctx, level, "request", attrs...)
+	g.log.LogAttrs(ctx, slog.LevelDebug, "request", attrs...)
 }
 
 func (g *guard) logFailure(ctx context.Context, req connect.AnyRequest, c *call, took time.Duration, wire *connect.Error, cause error) {
-	level := levelOf(wire.Code(), isRead(req.Spec()))
+	level := levelOf(wire.Code(), isPeer(req.Spec().Procedure))
 	if !g.log.Enabled(ctx, level) {
 		return
 	}
@@ -56,19 +52,19 @@ func attributes(req connect.AnyRequest, c *call, took time.Duration, code string
 	)
 }
 
-// levelOf tells how loud a failure is: what the node could not do stands out, what the caller got wrong does not. An
-// error's text goes along only from WARN on, as only texts of the caller's faults can have words of the request.
-func levelOf(code connect.Code, read bool) slog.Level {
+// levelOf tells how loud a failure is: what the node could not do stands out, what the caller got wrong does not, nor
+// that a peer asked who cannot answer now, and will ask another. An error's text goes along only from WARN on, as only
+// texts of the caller's faults can have words of the request.
+func levelOf(code connect.Code, peer bool) slog.Level {
 	switch code {
 	case connect.CodeInternal, connect.CodeDataLoss:
 		return slog.LevelError
 	case connect.CodeUnavailable, connect.CodeUnknown, connect.CodeResourceExhausted, connect.CodeDeadlineExceeded:
-		return slog.LevelWarn
+		if !peer {
+			return slog.LevelWarn
+		}
 	}
-	if read {
-		return slog.LevelDebug
-	}
-	return slog.LevelInfo
+	return slog.LevelDebug
 }
 
 // topField names the request's own field that is at fault: what follows it in a path can be the caller's words.

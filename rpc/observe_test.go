@@ -106,6 +106,7 @@ func TestAForwardedWriteIsCarriedOutHereForItsCaller(t *testing.T) {
 }
 
 func TestLogLines(t *testing.T) {
+	const joinBody = `{"member":{"nodeId":"i","name":"n","rpcAddress":"h:1","raftAddress":"h:2"}}`
 	s := serve(t, nil)
 	for _, c := range []struct {
 		procedure, body   string
@@ -114,13 +115,15 @@ func TestLogLines(t *testing.T) {
 	}{
 		{procedure: get, body: `{"subject":"ada"}`, level: "DEBUG", code: "ok"},
 		{procedure: verify, body: `{"token":"x"}`, level: "DEBUG", code: "ok", more: `"reason":"EXPIRED"`},
-		{procedure: issue, body: `{"subject":"ada"}`, level: "INFO", code: "ok"},
-		{procedure: issue, body: `{"subject":""}`, level: "INFO", code: "invalid_argument", more: `"field":"subject"`},
-		{procedure: issue, body: `{"subject":"ada","claims":{"sub":"x"}}`, level: "INFO", code: "invalid_argument", more: `"field":"claims"`},
+		{procedure: issue, body: `{"subject":"ada"}`, level: "DEBUG", code: "ok"},
+		{procedure: issue, body: `{"subject":""}`, level: "DEBUG", code: "invalid_argument", more: `"field":"subject"`},
+		{procedure: issue, body: `{"subject":"ada","claims":{"sub":"x"}}`, level: "DEBUG", code: "invalid_argument", more: `"field":"claims"`},
 		{procedure: get, body: `{}`, level: "DEBUG", code: "invalid_argument", more: `"field":"subject"`},
 		{procedure: issue, body: `{"subject":"ada"}`, fail: fault.ErrNoLeader, level: "WARN", code: "unavailable", more: `"error":"the cluster has no leader"`},
 		{procedure: issue, body: `{"subject":"ada"}`, fail: errors.New("odd"), level: "ERROR", code: "internal", more: `"error":"odd"`},
-		{procedure: issue, body: `{"subject":"ada"}`, fail: context.Canceled, level: "INFO", code: "canceled"},
+		{procedure: join, body: joinBody, fail: fault.ErrNotLeader, level: "DEBUG", code: "unavailable"},
+		{procedure: join, body: joinBody, fail: errors.New("odd"), level: "ERROR", code: "internal"},
+		{procedure: issue, body: `{"subject":"ada"}`, fail: context.Canceled, level: "DEBUG", code: "canceled"},
 	} {
 		s.node.fail = c.fail
 		id := s.post(t, c.procedure, c.body).header.Get(rpc.RequestIDHeader)

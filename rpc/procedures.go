@@ -1,11 +1,12 @@
 package rpc
 
 import (
-	"connectrpc.com/connect"
+	"strings"
+
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/descriptorpb"
 
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
+	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1/peerv1connect"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
@@ -39,16 +40,7 @@ func procedureOf(m protoreflect.MethodDescriptor) string {
 	return "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
 }
 
-// reading has the procedures that their protos declare to change nothing.
-var reading = func() map[string]bool {
-	reads := make(map[string]bool)
-	for _, m := range methods() {
-		options, ok := m.Options().(*descriptorpb.MethodOptions)
-		if ok && options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
-			reads[procedureOf(m)] = true
-		}
-	}
-	return reads
-}()
-
-func isRead(spec connect.Spec) bool { return reading[spec.Procedure] }
+// isPeer tells what the nodes of a cluster ask of each other.
+func isPeer(procedure string) bool {
+	return strings.HasPrefix(procedure, "/"+peerv1connect.PeerServiceName+"/")
+}

@@ -30,6 +30,7 @@ type command struct {
 var commands = []command{
 	{"demo", groupTry, "See the whole story, on three nodes in this process.", func() any { return &demoCommand{} }},
 	{"dev", groupTry, "Run one node in memory, to try things out.", func() any { return &devCommand{} }},
+	{"serve", groupCluster, "Run a member of a cluster.", func() any { return &serveCommand{} }},
 	{"issue", groupTokens, "Issue a token for a user who has been authenticated.", func() any { return &issueCommand{} }},
 	{"verify", groupTokens, "Judge a token: valid, or not and why.", func() any { return &verifyCommand{} }},
 	{"rotate", groupKeys, "Make a user a new key; tokens of the old one run out.", func() any { return &rotateCommand{} }},

@@ -24,6 +24,12 @@ type runner interface {
 	run(ctx context.Context, s *session) error
 }
 
+// checker is a command whose flags can be wrong in ways that each alone does not show. What check tells is told
+// beside all else that is wrong with the command line.
+type checker interface {
+	check() []string
+}
+
 // run carries out one command line and returns its exit code. It ends early when ctx does.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env lookupEnv) int {
 	s := &session{stdin: stdin, out: newPrinter(stdout, env), err: newPrinter(stderr, env), env: env}

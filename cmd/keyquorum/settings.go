@@ -57,6 +57,11 @@ func (s *settings) apply(kctx *kong.Context, model *kong.Application) error {
 	if err := kctx.Validate(); err != nil && kctx.Error == nil {
 		s.faults = append(s.faults, err.Error())
 	}
+	if node := kctx.Selected(); node != nil && kctx.Error == nil {
+		if c, ok := node.Target.Addr().Interface().(checker); ok {
+			s.faults = append(s.faults, c.check()...)
+		}
+	}
 	if len(s.faults) == 0 {
 		return nil
 	}

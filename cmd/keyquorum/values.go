@@ -35,6 +35,10 @@ func (s *settings) mappers() kong.Option {
 			mapper(s, parseAddresses),
 			mapper(s, func(before, given texts) (texts, error) { return append(before, given...), nil }),
 			mapper(s, parseCount),
+			mapper(s, parseHostPort),
+			mapper(s, parseHostPorts),
+			mapper(s, parseLogLevel),
+			mapper(s, parseLogFormat),
 		} {
 			if err := o.Apply(k); err != nil {
 				return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,14 +49,17 @@ func (g *Gossip) tell(ctx context.Context, err error, complained bool) bool {
 	case err == nil && alone || ctx.Err() != nil:
 		return complained
 	case alone && !complained:
-		g.log.Warn("gossip: no other node was reached; trying on", "error", err)
+		g.log.Warn("gossip: no other node was reached; trying on", "error", oneLine(err))
 	case !alone && complained:
 		g.log.Info("gossip: reached other nodes", "nodes", len(g.roster.nodes()))
 	case err != nil:
-		g.log.Debug("gossip: a node was not reached; trying on", "error", err)
+		g.log.Debug("gossip: a node was not reached; trying on", "error", oneLine(err))
 	}
 	return alone
 }
+
+// oneLine is the text of an error, which memberlist lays out over several lines.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 // joinMissing tries everybody who should be there and is not. The error tells of all who were not reached.
 func (g *Gossip) joinMissing(ctx context.Context) error {

@@ -24,11 +24,20 @@ import (
 type Config struct {
 	// Name is what people call the member; DataDir is the folder that is its own.
 	Name, DataDir string
+	// Region says where the member is; may be empty.
+	Region string
+	// Replica members never become voters.
+	Replica bool
 	// Version is the build's, for the member record; may be empty.
 	Version string
 	Keyring *seal.Keyring
 	// RPCListen, RaftListen and GossipListen are HOST:PORT; port 0 lets the system choose.
 	RPCListen, RaftListen, GossipListen string
+	// ProbeListen is the HOST:PORT at which probes and metrics are served; with RPC if empty.
+	ProbeListen string
+	// Advertise is the host at which other members reach this one's ports. If it is empty, it is the address that each
+	// is bound to, which must not be that of all interfaces then.
+	Advertise string
 	// Seeds are gossip addresses of other members; none for the first.
 	Seeds []string
 	// Timing is Raft's and the leader's; its zero fields take their defaults.
@@ -43,8 +52,10 @@ type Config struct {
 // Member is a node with what it stands on.
 type Member struct {
 	*node.Node
-	// RPCAddress, RaftAddress and GossipAddress are where it listens.
+	// RPCAddress, RaftAddress and GossipAddress are where other members reach it.
 	RPCAddress, RaftAddress, GossipAddress string
+	// ProbeAddress is where its probes are served; empty if with RPC.
+	ProbeAddress string
 
 	gossip *gossip.Gossip
 	// release undoes the opening, the last thing first.
@@ -63,7 +74,8 @@ func Open(cfg Config) (m *Member, err error) {
 	registry := prometheus.NewRegistry()
 	halted := make(chan error, 1)
 	conf := node.Config{
-		Name: cfg.Name, Version: cfg.Version, Keyring: cfg.Keyring, Timing: cfg.Timing,
+		Name: cfg.Name, Region: cfg.Region, Replica: cfg.Replica, Version: cfg.Version,
+		Keyring: cfg.Keyring, Timing: cfg.Timing,
 		Logger: cfg.Logger, Registry: registry, Halted: halted,
 	}
 	if err := m.openDisk(cfg, &conf, registry, halted); err != nil {
@@ -128,21 +140,45 @@ func (m *Member) openDisk(cfg Config, conf *node.Config, registry *prometheus.Re
 
 func (m *Member) listen(cfg Config, conf *node.Config) error {
 	var err error
-	if conf.RPCListener, err = net.Listen("tcp", cfg.RPCListen); err != nil {
-		return fmt.Errorf("listen for requests: %w", err)
+	if conf.RPCListener, conf.RPCAddress, err = m.open("requests", cfg.RPCListen, cfg.Advertise); err != nil {
+		return err
 	}
-	m.later(ignoreClosed(conf.RPCListener))
-	if conf.RaftListener, err = net.Listen("tcp", cfg.RaftListen); err != nil {
-		return fmt.Errorf("listen for raft: %w", err)
+	if conf.RaftListener, conf.RaftAddress, err = m.open("raft", cfg.RaftListen, cfg.Advertise); err != nil {
+		return err
 	}
-	m.later(ignoreClosed(conf.RaftListener))
-	conf.RPCAddress, conf.RaftAddress = conf.RPCListener.Addr().String(), conf.RaftListener.Addr().String()
+	if cfg.ProbeListen != "" {
+		if conf.ProbeListener, err = net.Listen("tcp", cfg.ProbeListen); err != nil {
+			return fmt.Errorf("listen for probes: %w", err)
+		}
+		m.later(ignoreClosed(conf.ProbeListener))
+		m.ProbeAddress = conf.ProbeListener.Addr().String()
+	}
 	if cfg.Plug != nil {
 		conf.RPCListener, conf.RaftListener = cfg.Plug.listener(conf.RPCListener), cfg.Plug.listener(conf.RaftListener)
 		conf.Dial = cfg.Plug.dial
 	}
 	m.RPCAddress, m.RaftAddress = conf.RPCAddress, conf.RaftAddress
 	return nil
+}
+
+// open listens, and gives the address at which others reach the listener.
+func (m *Member) open(what, listen, advertise string) (net.Listener, string, error) {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return nil, "", fmt.Errorf("listen for %s: %w", what, err)
+	}
+	m.later(ignoreClosed(l))
+	host, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		return nil, "", fmt.Errorf("listen for %s: %w", what, err)
+	}
+	if advertise != "" {
+		return l, net.JoinHostPort(advertise, port), nil
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		return nil, "", fmt.Errorf("listen for %s: other members cannot reach %s: say at which host they reach this one", what, listen)
+	}
+	return l, l.Addr().String(), nil
 }
 
 // ignoreClosed closes a listener that the node has closed already, or not.
@@ -157,7 +193,7 @@ func ignoreClosed(l net.Listener) func() error {
 
 func (m *Member) openGossip(cfg Config, conf *node.Config) error {
 	g, err := gossip.New(gossip.Config{
-		Listen: cfg.GossipListen, Key: cfg.Keyring.GossipKey(), Seeds: cfg.Seeds,
+		Listen: cfg.GossipListen, Advertise: cfg.Advertise, Key: cfg.Keyring.GossipKey(), Seeds: cfg.Seeds,
 		NodeID: conf.ID, Name: cfg.Name, RPCAddress: conf.RPCAddress, RaftAddress: conf.RaftAddress,
 		Logger: cfg.Logger,
 	})
