@@ -26,6 +26,14 @@ type binding struct {
 	text string
 }
 
+// subkey gives the number of the subkey for b: a key's is chosen by the first random bits of its id.
+func (b binding) subkey() int {
+	if b.kind == kindProof {
+		return 1 << subkeyBits
+	}
+	return int(b.random >> (64 - subkeyBits))
+}
+
 // appendTo writes the version, the kind, and each field behind its length, so that no two bindings are written
 // alike:
 //

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 )
@@ -28,9 +27,9 @@ type text struct {
 
 // newText makes a keyring in its stored form.
 func newText() ([]byte, error) {
-	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
+	handle, err := newMasterKey()
 	if err != nil {
-		return nil, fmt.Errorf("making a master key: %w", err)
+		return nil, err
 	}
 	gossip := make([]byte, GossipKeySize)
 	defer clear(gossip)

@@ -3,8 +3,9 @@
 // keyring holds nothing; whoever loses the keyring has lost every key.
 //
 // Sealing is AES-256-GCM through Tink. What a key is for is authenticated with it, so that a sealed key moved to
-// another user or another key id does not open. Nonces are random, so one master key is good for 2^32 sealings (NIST
-// SP 800-38D, 8.3): at a thousand new keys a second, 49 days, within which the primary key has to change.
+// another user or another key id does not open. Nonces are random, so one AES-GCM key is good for 2^32 sealings (NIST
+// SP 800-38D, 8.3), which a thousand new keys a second use up in 49 days. So a master key does not seal by itself:
+// 4096 subkeys are derived from it, and a key's random id bits choose among them. That makes 2^44 sealings, 500 years.
 package seal
 
 import (
@@ -17,10 +18,10 @@ import (
 	"log/slog"
 	"slices"
 
-	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/aead/aesgcm"
+	"github.com/tink-crypto/tink-go/v2/keyderivation/prfbasedkeyderivation"
 	"github.com/tink-crypto/tink-go/v2/keyset"
-	"github.com/tink-crypto/tink-go/v2/tink"
+	"github.com/tink-crypto/tink-go/v2/prf/hkdfprf"
 
 	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/internal/secret"
@@ -41,33 +42,32 @@ type Keyring struct {
 }
 
 type contents struct {
-	aead   tink.AEAD
-	ids    []uint32
-	gossip *[GossipKeySize]byte
+	subkeys *subkeys
+	ids     []uint32
+	gossip  *[GossipKeySize]byte
 }
 
 // NewKeyring makes a fresh keyring in memory only: what is sealed under it is lost with the process.
 func NewKeyring() (*Keyring, error) {
-	handle, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
+	handle, err := newMasterKey()
 	if err != nil {
-		return nil, fmt.Errorf("making a master key: %w", err)
+		return nil, err
 	}
 	gossip := new([GossipKeySize]byte)
 	fill(gossip[:])
 	return newKeyring(handle, gossip)
 }
 
-// newKeyring prepares the primitive once, so that no call pays for it.
 func newKeyring(handle *keyset.Handle, gossip *[GossipKeySize]byte) (*Keyring, error) {
 	ids, err := enabledIDs(handle)
 	if err != nil {
 		return nil, err
 	}
-	primitive, err := aead.New(handle)
+	subkeys, err := newSubkeys(handle)
 	if err != nil {
-		return nil, errors.New("its keyset gives no AEAD")
+		return nil, err
 	}
-	return &Keyring{&contents{aead: primitive, ids: ids, gossip: gossip}}, nil
+	return &Keyring{&contents{subkeys: subkeys, ids: ids, gossip: gossip}}, nil
 }
 
 // enabledIDs gives the ids of the keys that open, after making sure that all are of the one kind used here.
@@ -78,15 +78,28 @@ func enabledIDs(handle *keyset.Handle) ([]uint32, error) {
 		if err != nil {
 			return nil, errors.New("its keyset is damaged")
 		}
-		params, ok := entry.Key().Parameters().(*aesgcm.Parameters)
-		if !ok || params.KeySizeInBytes() != 32 || params.Variant() != aesgcm.VariantTink {
-			return nil, errors.New("its keyset holds a key that is not AES-256-GCM with a Tink prefix")
+		if !derivesAES256GCM(entry) {
+			return nil, errors.New("its keyset holds a key that is not one of HKDF-SHA-256 for AES-256-GCM with a Tink prefix: " +
+				"what a keyquorum of before 0.1.0 made cannot be carried over")
 		}
 		if entry.KeyStatus() == keyset.Enabled {
 			ids = append(ids, entry.KeyID())
 		}
 	}
 	return ids, nil
+}
+
+func derivesAES256GCM(entry *keyset.Entry) bool {
+	params, ok := entry.Key().Parameters().(*prfbasedkeyderivation.Parameters)
+	if !ok {
+		return false
+	}
+	from, ok := params.PRFParameters().(*hkdfprf.Parameters)
+	if !ok || from.HashType() != hkdfprf.SHA256 {
+		return false
+	}
+	to, ok := params.DerivedKeyParameters().(*aesgcm.Parameters)
+	return ok && to.KeySizeInBytes() == 32 && to.Variant() == aesgcm.VariantTink
 }
 
 // NewKey makes a key for subject: the random bits of its id and its material, already sealed under the primary
@@ -152,17 +165,25 @@ func (k *Keyring) CheckProof(purpose, text string, proof []byte) error {
 func (k *Keyring) GossipKey() []byte { return bytes.Clone(k.c.gossip[:]) }
 
 func (k *Keyring) seal(plain []byte, b binding) ([]byte, error) {
+	sub, err := k.c.subkeys.of(b)
+	if err != nil {
+		return nil, err
+	}
 	buf := bindings.Get().(*[]byte)
 	defer bindings.Put(buf)
 	*buf = b.appendTo((*buf)[:0])
-	return k.c.aead.Encrypt(plain, *buf)
+	return sub.Encrypt(plain, *buf)
 }
 
 func (k *Keyring) open(sealed []byte, b binding) ([]byte, error) {
+	sub, err := k.c.subkeys.of(b)
+	if err != nil {
+		return nil, err
+	}
 	buf := bindings.Get().(*[]byte)
 	defer bindings.Put(buf)
 	*buf = b.appendTo((*buf)[:0])
-	plain, err := k.c.aead.Decrypt(sealed, *buf)
+	plain, err := sub.Decrypt(sealed, *buf)
 	if err != nil {
 		return nil, k.explain(sealed)
 	}

@@ -224,16 +224,26 @@ func TestKeyringServesManyAtOnce(t *testing.T) {
 	wg.Wait()
 }
 
+// BenchmarkOpen opens one key, and many by turns, whose subkeys do not all stay near the processor.
 func BenchmarkOpen(b *testing.B) {
-	ring := newKeyring(b)
-	random, sealed := newKey(b, ring, "ada.lovelace@example.org")
-	b.ReportAllocs()
-	for b.Loop() {
-		key, err := ring.Open("ada.lovelace@example.org", random, sealed)
-		if err != nil {
-			b.Fatal(err)
-		}
-		key.Wipe()
+	for name, count := range map[string]int{"one key": 1, "many keys": 1 << 14} {
+		b.Run(name, func(b *testing.B) {
+			ring := newKeyring(b)
+			randoms, sealed := make([]uint64, count), make([][]byte, count)
+			for i := range randoms {
+				randoms[i], sealed[i] = newKey(b, ring, "ada.lovelace@example.org")
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				key, err := ring.Open("ada.lovelace@example.org", randoms[i], sealed[i])
+				if err != nil {
+					b.Fatal(err)
+				}
+				key.Wipe()
+				i = (i + 1) % count
+			}
+		})
 	}
 }
 

@@ -4,10 +4,14 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
+	"github.com/tink-crypto/tink-go/v2/keyderivation"
 	"github.com/tink-crypto/tink-go/v2/keyset"
+	"github.com/tink-crypto/tink-go/v2/prf"
+	tinkpb "github.com/tink-crypto/tink-go/v2/proto/tink_go_proto"
 
 	"github.com/keyquorum/keyquorum/internal/fault"
 )
@@ -36,7 +40,11 @@ func ringFile(t *testing.T, manager *keyset.Manager) *Keyring {
 
 func addKey(t *testing.T, manager *keyset.Manager, primary bool) uint32 {
 	t.Helper()
-	id, err := manager.Add(aead.AES256GCMKeyTemplate())
+	template, err := masterKeyTemplate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := manager.Add(template)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,13 +98,86 @@ func TestOlderKeysOpenWhatTheySealed(t *testing.T) {
 	}
 }
 
-func TestShorterAESKeyIsRefused(t *testing.T) {
-	handle, err := keyset.NewHandle(aead.AES128GCMKeyTemplate())
+func TestOnlyDerivedAES256GCMIsAccepted(t *testing.T) {
+	derived := func(from, to *tinkpb.KeyTemplate) *tinkpb.KeyTemplate {
+		template, err := keyderivation.CreatePRFBasedKeyTemplate(from, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return template
+	}
+	hkdf := prf.HKDFSHA256PRFKeyTemplate()
+	for name, template := range map[string]*tinkpb.KeyTemplate{
+		"a shorter key":              derived(hkdf, aead.AES128GCMKeyTemplate()),
+		"another cipher":             derived(hkdf, aead.XChaCha20Poly1305KeyTemplate()),
+		"no prefix":                  derived(hkdf, aead.AES256GCMNoPrefixKeyTemplate()),
+		"a key that seals by itself": aead.AES256GCMKeyTemplate(),
+	} {
+		handle, err := keyset.NewHandle(template)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := newKeyring(handle, new([GossipKeySize]byte)); err == nil || !strings.Contains(err.Error(), "AES-256-GCM with a Tink prefix") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What one subkey sealed no other opens, so each has a count of sealings of its own.
+func TestEachSubkeyIsAnother(t *testing.T) {
+	ring, err := NewKeyring()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newKeyring(handle, new([GossipKeySize]byte)); err == nil {
-		t.Error("an AES-128 keyring was accepted")
+	bindings := []binding{{kind: kindProof}}
+	for number := range uint64(1 << subkeyBits) {
+		bindings = append(bindings, binding{kind: kindUserKey, random: number<<(64-subkeyBits) | 1})
+	}
+	seen := map[*subkey]bool{}
+	for _, b := range bindings {
+		sub, err := ring.c.subkeys.of(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[sub] = true
+	}
+	if len(seen) != 1<<subkeyBits+1 {
+		t.Errorf("%d subkeys for %d kinds of sealings", len(seen), len(bindings))
+	}
+	sealed, err := ring.c.subkeys.made[0].Load().Encrypt([]byte("text"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := 0
+	for sub := range seen {
+		if _, err := sub.Decrypt(sealed, nil); err == nil {
+			opened++
+		}
+	}
+	if opened != 1 {
+		t.Errorf("%d subkeys open what one has sealed", opened)
+	}
+}
+
+// New keys are spread over the subkeys, whoever they are for.
+func TestNewKeysUseAllSubkeysAlike(t *testing.T) {
+	ring, err := NewKeyring()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const keys, groups = 1600, 16
+	var count [groups]int
+	for range keys {
+		random, _, err := ring.NewKey("ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		count[binding{kind: kindUserKey, random: random}.subkey()*groups>>subkeyBits]++
+	}
+	for i, n := range count {
+		if n < keys/groups/4 || n > keys/groups*2 { // seven standard deviations and more
+			t.Errorf("sixteenth %d of the subkeys sealed %d of %d keys", i, n, keys)
+		}
 	}
 }
 
