@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/keyquorum/keyquorum/internal/plainfile"
 )
 
 // Init makes a new master keyring and gossip key, and writes them to a new file at path that only its owner can
@@ -71,18 +73,15 @@ func syncDir(dir string) error {
 
 // readPrivate reads a file that no one else can read or change.
 func readPrivate(path string) ([]byte, error) {
-	// Looked at before it is opened, as opening a named pipe would wait, and again after, as it may have changed.
-	info, err := os.Stat(path)
-	if err := usable(path, info, err); err != nil {
-		return nil, err
+	f, err := plainfile.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no keyring at %s: copy the cluster's there, or make the first with \"keyquorum keyring init\": %w", path, err)
 	}
-	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the keyring: %w", err)
 	}
 	defer f.Close()
-	info, err = f.Stat()
-	if err := usable(path, info, err); err != nil {
+	if err := checkPrivate(path, f); err != nil {
 		return nil, err
 	}
 	// One buffer that does not grow, as growing would leave copies behind.
@@ -95,20 +94,19 @@ func readPrivate(path string) ([]byte, error) {
 	return b[:n], nil
 }
 
-// usable judges what a Stat of the keyring's file gave.
-func usable(path string, info fs.FileInfo, err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no keyring at %s: copy the cluster's there, or make the first with \"keyquorum keyring init\": %w", path, err)
-	}
+// checkPrivate wants the open file to be of this process's user, or of root, as any other owner can change it at will;
+// and open to nobody else.
+func checkPrivate(path string, f *os.File) error {
+	info, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("reading the keyring: %w", err)
 	}
-	mode := info.Mode()
-	if !mode.IsRegular() {
-		return fmt.Errorf("keyring %s is not a regular file (%s)", path, mode.Type())
-	}
-	if perm := mode.Perm(); perm&0o077 != 0 {
+	if perm := info.Mode().Perm(); perm&0o077 != 0 {
 		return fmt.Errorf("keyring %s has mode %04o, open to others than its owner: run \"chmod 600 %s\", and treat the keyring as seen", path, perm, path)
 	}
-	return checkOwner(path, info, os.Geteuid())
+	self := os.Geteuid()
+	if owner, told := plainfile.Owner(info); told && owner != self && owner != 0 {
+		return fmt.Errorf("keyring %s belongs to user %d, not to this process's user %d or root: run \"chown %d %s\"", path, owner, self, self, path)
+	}
+	return nil
 }
