@@ -7,7 +7,9 @@
 //     directory gets a new UUID: an emptied one comes back as a new member and never as the old one without its memory.
 //     A directory that lost node.json or the store alone is refused for the same reason;
 //   - a proof shows whether the keyring of this start is the one of the first;
-//   - snapshots and log must join: see Check.
+//   - snapshots and log must join: see Check;
+//   - directory and files are this process's user's, and nobody else may write to them. A file is a file: no link out of
+//     the directory is followed, and no pipe waited for.
 //
 // Nothing is changed in a directory that is refused, the lock file and a message aside; one of a newer format is not
 // even locked.
@@ -42,7 +44,7 @@ var (
 	ErrFormat = errors.New("of a newer format")
 	// ErrDamaged says that the directory is not what this member left.
 	ErrDamaged = errors.New("damaged")
-	// ErrPermissions says that others may write to the directory.
+	// ErrPermissions says that the directory, or what is in it, is another user's, or that others may write to it.
 	ErrPermissions = errors.New("open to others")
 )
 
@@ -118,9 +120,8 @@ func (d *Dir) ensure() error {
 	if !info.IsDir() {
 		return errors.New("it is not a directory: name one, or a path where it can be made")
 	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("it is %w: its mode %04o lets others than its owner write to it: chmod 0700 %s",
-			ErrPermissions, info.Mode().Perm(), d.path)
+	if err := checkOwn(d.path, info); err != nil {
+		return err
 	}
 	if info.Mode().Perm()&0o055 != 0 {
 		d.log.Warn("others than its owner can read the data directory: mode 0700 is enough", "path", d.path)
@@ -160,9 +161,12 @@ func (d *Dir) found(now time.Time) error {
 
 // checkStore sees to it that a member which has had a store still has it.
 func (d *Dir) checkStore() error {
-	_, err := os.Stat(d.RaftDB())
+	info, err := os.Lstat(d.RaftDB())
 	switch {
 	case err == nil:
+		if err := checkFile(d.RaftDB(), info); err != nil {
+			return err
+		}
 		return d.StoreCreated() // as a crash may have come before it
 	case !errors.Is(err, fs.ErrNotExist):
 		return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc64"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -43,7 +44,7 @@ func (i identity) sum() (string, error) {
 
 // readIdentity reads and checks node.json. The error wraps fs.ErrNotExist where there is none.
 func readIdentity(path string) (identity, error) {
-	f, err := os.Open(path)
+	f, err := openOwn(path, os.O_RDONLY)
 	if err != nil {
 		return identity{}, fmt.Errorf("it cannot be read: %w", err)
 	}
@@ -115,7 +116,10 @@ func (d *Dir) save(id identity) error {
 // replace puts b into the file at path: after a crash it has b or what it had before.
 func replace(path string, b []byte) error {
 	tmp := path + tmpSuffix
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) { // what a crash left
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

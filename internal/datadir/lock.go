@@ -13,9 +13,12 @@ import (
 
 // hold locks the directory for this process. The lock file has the holder's process id, for the message only.
 func (d *Dir) hold() error {
-	f, err := os.OpenFile(d.file(lockFile), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return fmt.Errorf("it cannot be written to: %w: let this process's user own it", err)
+	f, err := openOwn(d.file(lockFile), os.O_RDWR|os.O_CREATE)
+	switch {
+	case errors.Is(err, ErrDamaged), errors.Is(err, ErrPermissions):
+		return err
+	case err != nil:
+		return fmt.Errorf("it cannot be written to: %w: let this process's user write to it, or name another directory", err)
 	}
 	if err := filelock.Try(f); err != nil {
 		holder := holderOf(f)

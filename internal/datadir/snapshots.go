@@ -45,6 +45,9 @@ func (s *Snapshots) prepare() error {
 	if err := os.Mkdir(s.path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
+	if err := checkFolder(s.path); err != nil {
+		return err
+	}
 	left, err := filepath.Glob(filepath.Join(s.path, "*"+tmpSuffix))
 	for _, dir := range left {
 		err = errors.Join(err, os.RemoveAll(dir))
