@@ -78,6 +78,9 @@ func attempt[Req, Res any](ctx context.Context, c *Client, op operation, n *node
 		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
 	})
 	res, err := do(ctx, connect.NewRequest(req))
+	if err == nil && hollow(res.Msg) {
+		err = connect.NewError(connect.CodeInternal, errHollow)
+	}
 	if err == nil {
 		return res.Msg, nil
 	}
@@ -86,10 +89,23 @@ func attempt[Req, Res any](ctx context.Context, c *Client, op operation, n *node
 	}
 	e := explain(op.name, n, err)
 	e.unsent = neverSent(err) || c.ownHTTP && !connected.Load()
+	if !e.unsent && unreadable(err) {
+		e.kind, e.Message = ErrInternal, "the answer cannot be read: "+e.Message
+	}
 	if op.safety != repeatable && e.leavesOpen() {
 		e.kind = ErrOutcomeUnknown
 	}
 	return nil, e
+}
+
+// unreadable reports whether err is of this side's own making although a node answered: connect gives what it cannot
+// decode, or is too long, the codes with which a node refuses a request.
+func unreadable(err error) bool {
+	switch connect.CodeOf(err) {
+	case connect.CodeInvalidArgument, connect.CodeResourceExhausted:
+		return !connect.IsWireError(err)
+	}
+	return false
 }
 
 // neverSent reports whether err arose before there was a connection to send anything over.

@@ -129,6 +129,29 @@ func TestAGatewaysErrorLeavesAWriteOpen(t *testing.T) {
 	}
 }
 
+// What answers in another language, cut short, at too great length or not at all has not refused anything.
+func TestAnAnswerThatCannotBeReadIsNoRefusal(t *testing.T) {
+	for name, body := range map[string][]byte{
+		"no message":           []byte("\x0a\xff\xff\xff\xff\x0f"),
+		"text that is no text": []byte("\x0a\x02\xff\xfe\x12\x02\xff\xfe"),
+		"too long":             make([]byte, 16<<20+1),
+		"empty":                nil,
+	} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/proto")
+			_, _ = w.Write(body)
+		}))
+		t.Cleanup(s.Close)
+		for method, want := range map[string]error{
+			"Issue": client.ErrInternal, "Verify": client.ErrInternal, "Rotate": client.ErrOutcomeUnknown, "Revoke": client.ErrOutcomeUnknown,
+		} {
+			if err := methods[method](t.Context(), newClient(t, s.URL), ""); !errors.Is(err, want) {
+				t.Errorf("%s, %s: %v, want %v", name, method, err, want)
+			}
+		}
+	}
+}
+
 func TestANodeThatRanOutOfTimeLeavesAWriteOpen(t *testing.T) {
 	late := &fake{err: refusal(t, connect.CodeDeadlineExceeded, "the request's time has run out")}
 	err := methods["Rotate"](t.Context(), newClient(t, late.serve(t)), "")

@@ -26,6 +26,9 @@ type fake struct {
 }
 
 func (f *fake) handler() http.Handler {
+	if f.name == "" {
+		f.name = "node" // it stands for token and key id, which no node leaves empty
+	}
 	mux := http.NewServeMux()
 	mux.Handle(keyquorumv1connect.NewTokenServiceHandler(f))
 	mux.Handle(keyquorumv1connect.NewKeyServiceHandler(f))
@@ -54,7 +57,7 @@ func (f *fake) Issue(context.Context, *connect.Request[v1.IssueRequest]) (*conne
 }
 
 func (f *fake) Verify(_ context.Context, r *connect.Request[v1.VerifyRequest]) (*connect.Response[v1.VerifyResponse], error) {
-	return answer(f, &v1.VerifyResponse{Valid: r.Msg.GetToken() == "good", Node: f.name})
+	return answer(f, &v1.VerifyResponse{Valid: r.Msg.GetToken() == "good", Reason: reasons[r.Msg.GetToken() == "good"], Node: f.name})
 }
 
 func (f *fake) Rotate(context.Context, *connect.Request[v1.RotateRequest]) (*connect.Response[v1.RotateResponse], error) {
@@ -84,6 +87,8 @@ func (f *fake) Status(context.Context, *connect.Request[v1.StatusRequest]) (*con
 func (f *fake) Members(context.Context, *connect.Request[v1.MembersRequest]) (*connect.Response[v1.MembersResponse], error) {
 	return answer(f, &v1.MembersResponse{LeaderId: f.name})
 }
+
+var reasons = map[bool]v1.VerifyResponse_Reason{false: v1.VerifyResponse_MALFORMED}
 
 // refusal is an error as a node sends it: with the request's id and what else it tells.
 func refusal(t testing.TB, code connect.Code, message string, details ...proto.Message) error {

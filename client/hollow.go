@@ -1,0 +1,27 @@
+package client
+
+import (
+	"errors"
+
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+)
+
+var errHollow = errors.New("the answer does not say what was asked for: is there a Keyquorum node at this address?")
+
+// hollow reports whether an answer lacks what no node leaves out. A body of no bytes is a message too, and would pass
+// for a token that is not valid, or for a key that was revoked.
+func hollow(answer any) bool {
+	switch m := answer.(type) {
+	case *v1.IssueResponse:
+		return m.GetToken() == ""
+	case *v1.VerifyResponse:
+		return !m.GetValid() && m.GetReason() == v1.VerifyResponse_NONE
+	case *v1.RotateResponse:
+		return m.GetKeyId() == ""
+	case *v1.RevokeResponse:
+		return m.GetKeyId() == ""
+	case *v1.DeleteResponse:
+		return m.GetRevision() == 0
+	}
+	return false
+}
