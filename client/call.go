@@ -90,7 +90,7 @@ func attempt[Req, Res any](ctx context.Context, c *Client, op operation, n *node
 	e := explain(op.name, n, err)
 	e.unsent = neverSent(err) || c.ownHTTP && !connected.Load()
 	if !e.unsent && unreadable(err) {
-		e.kind, e.Message = ErrInternal, "the answer cannot be read: "+e.Message
+		e.kind, e.Message = ErrInternal, "the answer cannot be read, or is too long: is there a Keyquorum node at this address?"
 	}
 	if op.safety != repeatable && e.leavesOpen() {
 		e.kind = ErrOutcomeUnknown
