@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -54,4 +56,50 @@ func TestStatusOfANodeInNoCluster(t *testing.T) {
 	n := &fakeNode{status: &v1.StatusResponse{Node: &v1.Member{Name: "n1"}, NotReadyBecause: "in no cluster yet"}}
 	out := at(t, n.serve(t)).must(0, "cluster", "status").out
 	wants(t, out, "not founded yet", "none that this node knows of", "not ready: in no cluster yet")
+}
+
+// However many members a node tells of, only some are asked at a time, and only some shown.
+func TestStatusOfTooManyMembers(t *testing.T) {
+	crowd, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer crowd.Close()
+	n := &fakeNode{status: &v1.StatusResponse{ClusterId: "c-1", Node: &v1.Member{Name: "n1"}}}
+	for i := range 3 * maxShown {
+		n.status.Members = append(n.status.Members, &v1.Member{NodeId: fmt.Sprint("id-", i), Name: "crowd", RpcAddress: crowd.Addr().String()})
+	}
+	sh, done := at(t, n.serve(t)), make(chan string)
+	go func() { done <- sh.run("cluster", "status").out }()
+
+	var asked []net.Conn
+	for range maxAsked {
+		asked = append(asked, accept(t, crowd))
+	}
+	// Whoever else was asked now is waiting at the door already.
+	if err := crowd.SetDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if more, err := crowd.Accept(); err == nil {
+		_ = more.Close()
+		t.Errorf("more than %d are asked at a time", maxAsked)
+	}
+	_ = crowd.Close()
+	for _, c := range asked {
+		_ = c.Close()
+	}
+	out := <-done
+	if rows := strings.Count(out, "no answer"); rows != maxShown {
+		t.Errorf("%d members are shown", rows)
+	}
+	wants(t, out, fmt.Sprintf("and %d more, which were not asked", 2*maxShown))
+}
+
+func accept(t *testing.T, l net.Listener) net.Conn {
+	t.Helper()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }

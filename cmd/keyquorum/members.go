@@ -11,20 +11,39 @@ import (
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
-// memberTimeout bounds the asking of one member: a status that waits long for a dead one helps nobody.
-const memberTimeout = 2 * time.Second
+const (
+	// memberTimeout bounds the asking of one member: a status that waits long for a dead one helps nobody.
+	memberTimeout = 2 * time.Second
+	// maxShown bounds the members that are asked and shown: far more than a cluster has, and few enough to read.
+	maxShown = 100
+	// maxAsked bounds how many are asked at a time.
+	maxAsked = 20
+)
 
-// askMembers asks each member for its own status, all at once. A member that does not answer, or turns out to be
-// another node than the one recorded, is nil. The node that was asked already is not asked again.
+// shown are the members to ask and show.
+func shown(asked *v1.StatusResponse) []*v1.Member {
+	return asked.GetMembers()[:min(len(asked.GetMembers()), maxShown)]
+}
+
+// askMembers asks each shown member for its own status, many at once, and all within timeout. A member that does not
+// answer, or turns out to be another node than the one recorded, is nil. The node that was asked already is not asked again.
 func askMembers(ctx context.Context, timeout time.Duration, asked *v1.StatusResponse) []*v1.StatusResponse {
-	views := make([]*v1.StatusResponse, len(asked.GetMembers()))
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	members := shown(asked)
+	views := make([]*v1.StatusResponse, len(members))
+	turns := make(chan struct{}, maxAsked)
 	var all sync.WaitGroup
-	for i, m := range asked.GetMembers() {
+	for i, m := range members {
 		if m.GetNodeId() == asked.GetNode().GetNodeId() {
 			views[i] = asked
 			continue
 		}
-		all.Go(func() { views[i] = askMember(ctx, min(timeout, memberTimeout), m) })
+		all.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			views[i] = askMember(ctx, memberTimeout, m)
+		})
 	}
 	all.Wait()
 	return views
@@ -55,11 +74,14 @@ func printMembers(p *printer, asked *v1.StatusResponse, views []*v1.StatusRespon
 		committed = max(committed, view.GetCommitIndex())
 	}
 	var rows [][]string
-	for i, m := range asked.GetMembers() {
+	for i, m := range shown(asked) {
 		rows = append(rows, memberRow(m, views[i], committed, asked.GetLeaderId()))
 	}
 	p.printf("\n")
 	newTable(p, "NAME", "ROLE", "READY", "LAG", "CLOCK", "REGION", "VERSION", "ADDRESS", "ID").print(rows)
+	if more := len(asked.GetMembers()) - len(views); more > 0 {
+		p.printf("and %d more, which were not asked; --json has them all\n", more)
+	}
 	printReasons(p, asked, views)
 }
 
@@ -110,7 +132,7 @@ func clockOffset(c *v1.Clock) string {
 
 // printReasons says why members are not ready.
 func printReasons(p *printer, asked *v1.StatusResponse, views []*v1.StatusResponse) {
-	for i, m := range asked.GetMembers() {
+	for i, m := range shown(asked) {
 		if because := views[i].GetNotReadyBecause(); because != "" {
 			p.printf("%s is not ready: %s\n", clean(cmp.Or(m.GetName(), m.GetNodeId())), clean(because))
 		}
