@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -20,8 +21,14 @@ const (
 	exitUnreachable = 3
 )
 
-// errInvalidToken ends a verification whose answer has been printed.
-var errInvalidToken = errors.New("the token is not valid")
+var (
+	// errInvalidToken ends a verification whose answer has been printed.
+	errInvalidToken = errors.New("the token is not valid")
+	// errNonsense says that a node's answer was read, and cannot be what it should.
+	errNonsense = errors.New("the answer makes no sense")
+	// errUnwritten says that the answer was there, and nobody got to see it.
+	errUnwritten = errors.New("the answer could not be written")
+)
 
 // usageError is all that is wrong with a command line and its settings.
 type usageError struct{ faults []string }
@@ -36,7 +43,7 @@ func usagef(format string, args ...any) error {
 // must not be told so by a node that broke, or by an address that is none of the cluster's.
 var unsettled = []error{
 	client.ErrUnavailable, client.ErrDeadlineExceeded, client.ErrOutcomeUnknown, client.ErrCanceled,
-	client.ErrUnimplemented, client.ErrInternal,
+	client.ErrUnimplemented, client.ErrInternal, errNonsense, errUnwritten, context.Canceled, context.DeadlineExceeded,
 }
 
 func exitCode(err error) int {
@@ -66,7 +73,7 @@ func joinFailure(err, written error) error {
 	if written == nil {
 		return err
 	}
-	return fmt.Errorf("the answer could not be written: %w", written)
+	return fmt.Errorf("%w: %w", errUnwritten, written)
 }
 
 // plainly is an error of the client's own making without what the command line shows anyway.
@@ -124,6 +131,9 @@ func advice(e *client.Error) string {
 	case client.ErrConflict:
 		return "another change came first: see \"keyquorum keys get\""
 	case client.ErrInternal:
+		if e.RequestID == "" {
+			return "see that --addr names a Keyquorum node; another one may do better"
+		}
 		return "the node's log says more under the request's id; another node may do better: --addr"
 	case client.ErrUnimplemented:
 		return "see that --addr names a Keyquorum node, of this version or a later one"

@@ -40,6 +40,7 @@ type fakeNode struct {
 	issued   *v1.IssueRequest              // the last one
 	verified *v1.VerifyRequest             // the last one
 	pages    []int32                       // sizes of the pages asked for
+	page     *v1.ListResponse              // the answer to every List, if there is one
 	status   *v1.StatusResponse
 }
 
@@ -172,6 +173,9 @@ func (n *fakeNode) Get(_ context.Context, r *connect.Request[v1.GetRequest]) (*c
 func (n *fakeNode) List(_ context.Context, r *connect.Request[v1.ListRequest]) (*connect.Response[v1.ListResponse], error) {
 	return reply(n, func() *v1.ListResponse {
 		n.pages = append(n.pages, r.Msg.GetPageSize())
+		if n.page != nil {
+			return n.page
+		}
 		var after []string
 		for subject := range n.active {
 			if subject > r.Msg.GetPageToken() {

@@ -2,14 +2,16 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/keyquorum/keyquorum/internal/plainfile"
 )
 
 // maxSettingsBytes bounds the settings file.
@@ -45,7 +47,12 @@ func (f *settingsFile) keys() []string {
 
 // readSettings fails if the file as a whole cannot be read.
 func readSettings(path string) (*settingsFile, error) {
-	data, err := readLimited(path, maxSettingsBytes)
+	file, err := plainfile.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := readAtMost(file, path, maxSettingsBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -113,24 +120,37 @@ func scalars(n *yaml.Node) ([]string, bool) {
 	return list, len(list) > 0
 }
 
-// readLimited reads a file of at most limit bytes.
-func readLimited(path string, limit int64) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
+// readInput runs read, which may wait for somebody at a terminal or at a pipe's other end, until ctx ends. Nothing
+// interrupts an open or a read that waits, so it is then left behind: the process is about to end.
+func readInput(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
+	type result struct {
+		data []byte
+		err  error
 	}
-	defer file.Close()
-	return readAtMost(file, path, limit)
+	done := make(chan result, 1)
+	go func() {
+		data, err := read()
+		done <- result{data, err}
+	}()
+	select {
+	case r := <-done:
+		return r.data, r.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("given up while reading: %w", ctx.Err())
+	}
 }
 
-// readAtMost reads all of r, which name is for the message if it is longer than limit bytes.
+// errTooLong says that there is more to read than anything acceptable has.
+var errTooLong = errors.New("is longer")
+
+// readAtMost reads all of r, or gives errTooLong, with its name, if that is more than limit bytes.
 func readAtMost(r io.Reader, name string, limit int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
 		return nil, err
 	}
 	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s is longer than %d bytes", name, limit)
+		return nil, fmt.Errorf("%s %w than %d bytes", name, errTooLong, limit)
 	}
 	return data, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -31,9 +32,9 @@ func (*issueCommand) Help() string {
 }
 
 func (c *issueCommand) run(ctx context.Context, s *session) error {
-	claims, err := c.claims(s.stdin)
+	claims, err := c.claims(ctx, s.stdin)
 	if err != nil {
-		return usagef("--claims: %s", err)
+		return err
 	}
 	req := &v1.IssueRequest{Subject: c.Subject, Audience: c.Audience, Claims: claims}
 	if c.TTL != nil {
@@ -55,23 +56,38 @@ func (c *issueCommand) run(ctx context.Context, s *session) error {
 	return nil
 }
 
-// claims reads them from where the flag says; nil if it says nothing.
-func (c *issueCommand) claims(stdin io.Reader) (*structpb.Struct, error) {
-	text, err := c.Claims, error(nil)
-	var data []byte
-	switch {
-	case text == "":
+// claims are those that the flag gives or names; nil if it says nothing.
+func (c *issueCommand) claims(ctx context.Context, stdin io.Reader) (*structpb.Struct, error) {
+	if c.Claims == "" {
 		return nil, nil
-	case text == "-":
-		data, err = readAtMost(stdin, "stdin", maxInputBytes)
-	case strings.HasPrefix(text, "@"):
-		data, err = readLimited(text[1:], maxInputBytes)
-	default:
-		data = []byte(text)
 	}
+	data, err := readInput(ctx, func() ([]byte, error) { return c.claimsText(stdin) })
+	if err != nil && ctx.Err() != nil {
+		return nil, err
+	}
+	var claims *structpb.Struct
+	if err == nil {
+		claims, err = client.ParseClaims(data)
+	}
+	if err != nil {
+		return nil, usagef("--claims: %s", plainly(err))
+	}
+	return claims, nil
+}
+
+// claimsText may wait: for stdin, and for a pipe in a file's place, as a shell's <( ) makes.
+func (c *issueCommand) claimsText(stdin io.Reader) ([]byte, error) {
+	if c.Claims == "-" {
+		return readAtMost(stdin, "stdin", maxInputBytes)
+	}
+	path, named := strings.CutPrefix(c.Claims, "@")
+	if !named {
+		return []byte(c.Claims), nil
+	}
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	claims, err := client.ParseClaims(data)
-	return claims, plainly(err)
+	defer file.Close()
+	return readAtMost(file, path, maxInputBytes)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"github.com/keyquorum/keyquorum/client"
@@ -70,10 +71,12 @@ func (c *keysListCommand) run(ctx context.Context, s *session) error {
 	return c.pages(ctx, cluster, show, s.out)
 }
 
-// pages reads page after page up to the limit. It stops when nobody reads what it prints.
+// pages reads page after page up to the limit. It stops when nobody reads what it prints, and at a page that does not
+// lead on, as the list would have no end.
 func (c *keysListCommand) pages(ctx context.Context, cluster *client.Client, show func(*v1.ListResponse) error, out *printer) error {
 	left := int(c.Limit)
 	req := &v1.ListRequest{}
+	last := ""
 	for {
 		req.PageSize = pageSize
 		if c.Limit > 0 {
@@ -81,6 +84,9 @@ func (c *keysListCommand) pages(ctx context.Context, cluster *client.Client, sho
 		}
 		page, err := cluster.List(ctx, req)
 		if err != nil {
+			return err
+		}
+		if last, err = follow(last, page); err != nil {
 			return err
 		}
 		if err := show(page); err != nil {
@@ -92,6 +98,20 @@ func (c *keysListCommand) pages(ctx context.Context, cluster *client.Client, sho
 			return nil
 		}
 	}
+}
+
+// follow wants a page to go on behind the last subject of the one before, and gives its own last one.
+func follow(last string, page *v1.ListResponse) (string, error) {
+	if len(page.GetSubjects()) == 0 && page.GetNextPageToken() != "" {
+		return "", fmt.Errorf("%w: a page of the list is empty, and there shall be more", errNonsense)
+	}
+	for _, s := range page.GetSubjects() {
+		if s.GetSubject() <= last {
+			return "", fmt.Errorf("%w: in the list, %s comes after %s", errNonsense, quoted(s.GetSubject()), quoted(last))
+		}
+		last = s.GetSubject()
+	}
+	return last, nil
 }
 
 // table prints a line for each user.

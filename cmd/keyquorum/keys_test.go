@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
 func TestChangesTellTheNewKey(t *testing.T) {
@@ -85,5 +87,29 @@ func TestAnEmptyListHasItsHeaderOnly(t *testing.T) {
 	sh := at(t, (&fakeNode{}).serve(t))
 	if got := sh.must(0, "keys", "list").out; got != "SUBJECT  ACTIVE KEY  CREATED  LAST EXPIRY  RETIRING\n" {
 		t.Errorf("%q", got)
+	}
+}
+
+// A node that never comes to an end is not followed for ever.
+func TestAListThatDoesNotLeadOnIsAnError(t *testing.T) {
+	subjects := func(names ...string) (list []*v1.SubjectKeys) {
+		for _, name := range names {
+			list = append(list, &v1.SubjectKeys{Subject: name})
+		}
+		return list
+	}
+	for name, page := range map[string]*v1.ListResponse{
+		"the same page again": {Subjects: subjects("alice", "bob"), NextPageToken: "bob"},
+		"one out of order":    {Subjects: subjects("bob", "alice"), NextPageToken: "bob"},
+		"an empty page":       {NextPageToken: "bob"},
+	} {
+		for _, format := range []string{"--json=false", "--json"} {
+			n := &fakeNode{page: page}
+			r := at(t, n.serve(t)).must(3, "keys", "list", format)
+			wants(t, r.errors, "keyquorum keys list: the answer makes no sense: ")
+			if len(n.pages) > 2 {
+				t.Errorf("%s: asked %d times", name, len(n.pages))
+			}
+		}
 	}
 }

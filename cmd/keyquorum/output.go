@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
@@ -50,12 +51,32 @@ func (p *printer) printf(format string, args ...any) { fmt.Fprintf(p, format, ar
 
 // json prints an answer in the JSON of the wire, in one line.
 func (p *printer) json(m proto.Message) error {
-	b, err := jsoncodec.Append(nil, m)
+	text, err := jsonText(m)
 	if err != nil {
 		return err
 	}
-	p.printf("%s\n", b)
+	p.printf("%s\n", text)
 	return nil
+}
+
+// jsonText is a message in the JSON of the wire, with all that could steer a terminal as escapes: it stands in strings
+// only, and reads as the same value.
+func jsonText(m proto.Message) (string, error) {
+	b, err := jsoncodec.Append(nil, m)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", errNonsense, err)
+	}
+	var text strings.Builder
+	for _, r := range string(b) {
+		if !unsafe(r) {
+			text.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			fmt.Fprintf(&text, `\u%04x`, unit)
+		}
+	}
+	return text.String(), nil
 }
 
 // style is an ANSI attribute.

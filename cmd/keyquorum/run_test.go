@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"unicode"
 
 	"connectrpc.com/connect"
 	"github.com/alecthomas/kong"
@@ -61,6 +62,34 @@ func TestAnAddressThatIsNoNodeSettlesNothing(t *testing.T) {
 	wants(t, at(t, stranger.URL).must(3, "verify", "token").errors, "see that --addr names a Keyquorum node")
 }
 
+// A write whose answer is rubbish may have happened, and a verification has no verdict: neither is a no.
+func TestAnAnswerThatCannotBeReadSettlesNothing(t *testing.T) {
+	for name, body := range map[string]string{"rubbish": "\xff\x00rubbish", "nothing": ""} {
+		stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/proto")
+			_, _ = io.WriteString(w, body)
+		}))
+		t.Cleanup(stranger.Close)
+		for line, word := range map[string]string{
+			"verify token": "internal error", "issue alice": "internal error", "rotate alice": "outcome unknown", "revoke alice": "outcome unknown",
+		} {
+			r := at(t, stranger.URL).must(3, strings.Fields(line)...)
+			wants(t, r.errors, word, "is there a Keyquorum node at this address?")
+			if r.out != "" {
+				t.Errorf("%s, %s: %q on stdout", name, line, r.out)
+			}
+		}
+	}
+}
+
+// A time that is none cannot be told as JSON, whatever the node meant by it.
+func TestAnAnswerThatMakesNoSenseSettlesNothing(t *testing.T) {
+	n := &fakeNode{}
+	sh := at(t, n.serve(t))
+	n.tokens["odd"] = &v1.VerifyResponse{Valid: true, ExpiresAt: &timestamppb.Timestamp{Seconds: 1 << 60}}
+	wants(t, sh.must(3, "verify", "odd", "--json").errors, "the answer makes no sense")
+}
+
 func TestUnreachableNodesAreAllNamed(t *testing.T) {
 	one, two := nobody(t), nobody(t)
 	r := at(t, one+","+two).must(3, "issue", "alice")
@@ -101,7 +130,7 @@ func TestAnAnswerThatCannotBeWrittenIsAFailure(t *testing.T) {
 	env := func(name string) (string, bool) { return address, name == "KEYQUORUM_ADDR" }
 	for _, line := range []string{"issue alice", "issue alice --json", "keys list", "version", "version --json", "--help"} {
 		var told strings.Builder
-		if code := run(t.Context(), strings.Fields(line), strings.NewReader(""), brokenPipe{}, &told, env); code != 1 {
+		if code := run(t.Context(), strings.Fields(line), strings.NewReader(""), brokenPipe{}, &told, env); code != 3 {
 			t.Errorf("%s: exit %d", line, code)
 		}
 		wants(t, told.String(), "could not be written: broken pipe")
@@ -205,6 +234,27 @@ func TestPipesGetNoColourAndTerminalsNoEscapes(t *testing.T) {
 	}
 }
 
+// What a claim or a name holds reads the same from the JSON, and does nothing to a terminal on the way.
+func TestJSONDoesNotSteerTheTerminal(t *testing.T) {
+	n := &fakeNode{}
+	sh := at(t, n.serve(t))
+	const bad = "esc\x1b[31m c1\u009b31m del\x7f line\u2028paragraph\u2029 bidi\u202e\u2066 mark\u200f bom\ufeff tag\U000e0041 fine: é 漢 😀"
+	n.tokens["bad"] = &v1.VerifyResponse{Valid: true, Claims: claimsOf(t, map[string]any{bad: bad})}
+	for _, args := range [][]string{{"verify", "bad", "--json"}, {"verify", "bad"}} {
+		out := sh.must(0, args...).out
+		for _, r := range strings.ReplaceAll(out, "\n", "") {
+			if !unicode.IsPrint(r) {
+				t.Errorf("%v prints %U: %q", args, r, out)
+			}
+		}
+		wants(t, out, "fine: é 漢 😀")
+	}
+	var got struct{ Claims map[string]string }
+	if err := json.Unmarshal([]byte(sh.must(0, "verify", "bad", "--json").out), &got); err != nil || got.Claims[bad] != bad {
+		t.Errorf("%q, %v", got.Claims, err)
+	}
+}
+
 func TestColourIsForTerminalsThatWantIt(t *testing.T) {
 	terminal, err := os.Open(os.DevNull) // a character device, as terminals are
 	if err != nil {
@@ -232,7 +282,7 @@ func TestEveryFailureHasItsExitCode(t *testing.T) {
 	}
 	for _, silent := range []error{
 		client.ErrUnavailable, client.ErrDeadlineExceeded, client.ErrOutcomeUnknown, client.ErrCanceled, client.ErrUnimplemented,
-		client.ErrInternal,
+		client.ErrInternal, errNonsense, errUnwritten, context.Canceled, context.DeadlineExceeded,
 	} {
 		if exitCode(silent) != 3 {
 			t.Errorf("%v: %d", silent, exitCode(silent))

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -97,6 +100,50 @@ func TestNoTokenOnStdinIsAUsageError(t *testing.T) {
 	wants(t, sh.must(2, "verify", "-").errors, "there is none on stdin")
 	sh.stdin = strings.Repeat("x", maxInputBytes+1)
 	wants(t, sh.must(1, "verify", "-").errors, "stdin is longer than")
+}
+
+// onFirstRead is a stdin on which nothing ever comes.
+type onFirstRead struct {
+	do    func()
+	never chan struct{}
+}
+
+func (r onFirstRead) Read([]byte) (int, error) {
+	r.do()
+	<-r.never
+	return 0, io.EOF
+}
+
+func TestAnInterruptEndsTheWaitForStdin(t *testing.T) {
+	address := (&fakeNode{}).serve(t)
+	env := func(name string) (string, bool) { return address, name == "KEYQUORUM_ADDR" }
+	for _, line := range []string{"verify -", "issue alice --claims -"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		stdin := onFirstRead{cancel, make(chan struct{})}
+		var told strings.Builder
+		if code := run(ctx, strings.Fields(line), stdin, io.Discard, &told, env); code != 3 {
+			t.Errorf("%s: exit %d", line, code)
+		}
+		wants(t, told.String(), "given up while reading")
+		close(stdin.never)
+	}
+}
+
+func TestAStdinThatCannotBeReadIsAUsageError(t *testing.T) {
+	var told strings.Builder
+	stdin := iotest.ErrReader(errors.New("is a directory"))
+	if code := run(t.Context(), []string{"verify", "-"}, stdin, io.Discard, &told, noEnv); code != 2 {
+		t.Errorf("exit %d", code)
+	}
+	wants(t, told.String(), "TOKEN: is a directory")
+}
+
+// A later version's nodes may have reasons that this one has no words for.
+func TestAReasonWithoutWordsIsToldAsSuch(t *testing.T) {
+	n := &fakeNode{}
+	sh := at(t, n.serve(t))
+	n.tokens["odd"] = &v1.VerifyResponse{Reason: 99}
+	wants(t, sh.must(1, "verify", "odd").out, "invalid: 99 (a reason that this version does not know)")
 }
 
 // What a script reads is what it would get by POST.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"io"
 	"strconv"
 	"strings"
@@ -9,7 +11,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
-	"github.com/keyquorum/keyquorum/rpc/jsoncodec"
 )
 
 type verifyCommand struct {
@@ -26,7 +27,7 @@ func (*verifyCommand) Help() string {
 }
 
 func (c *verifyCommand) run(ctx context.Context, s *session) error {
-	token, err := c.token(s.stdin)
+	token, err := c.token(ctx, s.stdin)
 	if err != nil {
 		return err
 	}
@@ -48,13 +49,16 @@ func (c *verifyCommand) run(ctx context.Context, s *session) error {
 	return nil
 }
 
-func (c *verifyCommand) token(stdin io.Reader) (string, error) {
+func (c *verifyCommand) token(ctx context.Context, stdin io.Reader) (string, error) {
 	if c.Token != "-" {
 		return c.Token, nil
 	}
-	data, err := readAtMost(stdin, "stdin", maxInputBytes)
-	if err != nil {
+	data, err := readInput(ctx, func() ([]byte, error) { return readAtMost(stdin, "stdin", maxInputBytes) })
+	switch {
+	case errors.Is(err, errTooLong), err != nil && ctx.Err() != nil:
 		return "", err
+	case err != nil:
+		return "", usagef("TOKEN: %s", err)
 	}
 	token := strings.TrimSpace(string(data))
 	if token == "" {
@@ -68,7 +72,8 @@ func (c *verifyCommand) print(p *printer, res *v1.VerifyResponse) error {
 		return p.json(res)
 	}
 	if !res.GetValid() {
-		p.printf("%s: %s (%s)\n", p.paint(red, "invalid"), res.GetReason(), reasons[res.GetReason()])
+		p.printf("%s: %s (%s)\n", p.paint(red, "invalid"), res.GetReason(),
+			cmp.Or(reasons[res.GetReason()], "a reason that this version does not know"))
 	} else {
 		p.printf("%s\n", p.paint(green, "valid"))
 	}
@@ -103,8 +108,7 @@ func claimsText(res *v1.VerifyResponse) (string, error) {
 	if res.GetClaims() == nil {
 		return "", nil
 	}
-	b, err := jsoncodec.Append(nil, res.GetClaims())
-	return string(b), err
+	return jsonText(res.GetClaims())
 }
 
 // stamp is a message's time as all commands print it; empty for none.
