@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
@@ -34,6 +36,9 @@ var demoTiming = node.Timing{Heartbeat: 250 * time.Millisecond, Stable: 200 * ti
 func (*demoCommand) run(ctx context.Context, s *session) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
+	// A reader that went away, as head does, ends the story, and not the process before it has cleaned up.
+	signal.Ignore(syscall.SIGPIPE)
+	defer signal.Reset(syscall.SIGPIPE)
 	d, err := newDemo(s)
 	if err != nil {
 		return err
@@ -45,6 +50,9 @@ func (*demoCommand) run(ctx context.Context, s *session) (err error) {
 	} {
 		if err := chapter(ctx); err != nil {
 			return err
+		}
+		if s.out.failed != nil {
+			return nil
 		}
 	}
 	s.out.printf("\nThat was Keyquorum, in %.1f s. Try it yourself: keyquorum dev\n", time.Since(started).Seconds())

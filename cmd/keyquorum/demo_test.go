@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -51,6 +52,25 @@ func TestADemoThatIsInterruptedCleansUpAndSaysSo(t *testing.T) {
 	if left, err := filepath.Glob(filepath.Join(os.TempDir(), "*")); err != nil || len(left) > 0 {
 		t.Errorf("the demo left %v behind (%v)", left, err)
 	}
+}
+
+func TestADemoThatNobodyReadsEnds(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	var out failingWriter
+	if code := run(t.Context(), []string{"demo"}, nil, &out, io.Discard, noEnv); code != 3 {
+		t.Errorf("exit %d", code)
+	}
+	if out > 10 {
+		t.Errorf("it went on for %d writes", out)
+	}
+}
+
+// failingWriter counts writes that reach nobody.
+type failingWriter int
+
+func (w *failingWriter) Write([]byte) (int, error) {
+	*w++
+	return 0, io.ErrClosedPipe
 }
 
 // stopper calls stop when a text has been printed.

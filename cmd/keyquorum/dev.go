@@ -95,12 +95,17 @@ func devNode(listener net.Listener) (*node.Node, error) {
 	return n, nil
 }
 
-// greet says where the node is and what to try. The first line is the URL alone, for scripts.
+// greet says where the node is and what to try. The first line is the URL alone, for scripts. All is written at once, so
+// that a reader that takes that line and goes, as head does, finds nothing missing and the node finds nobody gone.
 func greet(out *printer, url string) {
-	out.printf("%s\n\n", url)
-	out.printf("A Keyquorum node, in memory, open to every program on this machine, for trying things out.\n")
-	out.printf("Issue a token:\n\n")
-	out.printf("  curl -s %s/keyquorum.v1.TokenService/Issue -H 'Content-Type: application/json' -d '{\"subject\": \"ada\"}'\n\n", url)
-	out.printf("or: keyquorum issue ada --addr %s\n", url)
-	out.printf("Stop it with Ctrl-C.\n")
+	out.printf(`%s
+
+A Keyquorum node, in memory, open to every program on this machine, for trying things out.
+Issue a token:
+
+  curl -s %[1]s/keyquorum.v1.TokenService/Issue -H 'Content-Type: application/json' -d '{"subject": "ada"}'
+
+or: keyquorum issue ada --addr %[1]s
+Stop it with Ctrl-C.
+`, url)
 }

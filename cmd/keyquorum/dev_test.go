@@ -86,3 +86,19 @@ func TestDevListensOnLoopbackOnly(t *testing.T) {
 		}
 	}
 }
+
+// A script takes the first line of a pipe and goes, as head does: a second write would find nobody.
+func TestDevGreetsInOneWrite(t *testing.T) {
+	var writes writeCounter
+	greet(newPrinter(&writes, noEnv), "http://127.0.0.1:7400")
+	if writes != 1 {
+		t.Errorf("%d writes", writes)
+	}
+}
+
+type writeCounter int
+
+func (c *writeCounter) Write(b []byte) (int, error) {
+	*c++
+	return len(b), nil
+}
