@@ -14,8 +14,8 @@ import (
 	"github.com/keyquorum/keyquorum/internal/plainfile"
 )
 
-// maxSettingsBytes bounds the settings file.
-const maxSettingsBytes = 1 << 20
+// maxInputBytes bounds what is read from a file or stdin: far more than any settings, claims or token have.
+const maxInputBytes = 1 << 20
 
 // settingsFile is a YAML file with one mapping of flag names to values or lists of values.
 type settingsFile struct {
@@ -52,7 +52,7 @@ func readSettings(path string) (*settingsFile, error) {
 		return nil, err
 	}
 	defer file.Close()
-	data, err := readAtMost(file, path, maxSettingsBytes)
+	data, err := readAtMost(file, path)
 	if err != nil {
 		return nil, err
 	}
@@ -143,14 +143,14 @@ func readInput(ctx context.Context, read func() ([]byte, error)) ([]byte, error)
 // errTooLong says that there is more to read than anything acceptable has.
 var errTooLong = errors.New("is longer")
 
-// readAtMost reads all of r, or gives errTooLong, with its name, if that is more than limit bytes.
-func readAtMost(r io.Reader, name string, limit int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+// readAtMost reads all of r, or gives errTooLong, with its name, if that is more than maxInputBytes.
+func readAtMost(r io.Reader, name string) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxInputBytes+1))
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s %w than %d bytes", name, errTooLong, limit)
+	if len(data) > maxInputBytes {
+		return nil, fmt.Errorf("%s %w than %d bytes", name, errTooLong, maxInputBytes)
 	}
 	return data, nil
 }

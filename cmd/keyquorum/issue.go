@@ -14,9 +14,6 @@ import (
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
-// maxInputBytes bounds what is read from a file or stdin: far more than any claims or token may have.
-const maxInputBytes = 1 << 20
-
 type issueCommand struct {
 	Subject  string         `arg:"" help:"The user, whom you have authenticated."`
 	TTL      *time.Duration `name:"ttl" placeholder:"15m" help:"How long the token lives; the cluster's default unless given."`
@@ -78,7 +75,7 @@ func (c *issueCommand) claims(ctx context.Context, stdin io.Reader) (*structpb.S
 // claimsText may wait: for stdin, and for a pipe in a file's place, as a shell's <( ) makes.
 func (c *issueCommand) claimsText(stdin io.Reader) ([]byte, error) {
 	if c.Claims == "-" {
-		return readAtMost(stdin, "stdin", maxInputBytes)
+		return readAtMost(stdin, "stdin")
 	}
 	path, named := strings.CutPrefix(c.Claims, "@")
 	if !named {
@@ -89,5 +86,5 @@ func (c *issueCommand) claimsText(stdin io.Reader) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	return readAtMost(file, path, maxInputBytes)
+	return readAtMost(file, path)
 }

@@ -53,7 +53,7 @@ func (c *verifyCommand) token(ctx context.Context, stdin io.Reader) (string, err
 	if c.Token != "-" {
 		return c.Token, nil
 	}
-	data, err := readInput(ctx, func() ([]byte, error) { return readAtMost(stdin, "stdin", maxInputBytes) })
+	data, err := readInput(ctx, func() ([]byte, error) { return readAtMost(stdin, "stdin") })
 	switch {
 	case errors.Is(err, errTooLong), err != nil && ctx.Err() != nil:
 		return "", err
