@@ -37,8 +37,8 @@ func BenchmarkVerifyWithClaims(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		v, _, _ := token.Verify(text, c)
-		if _, err := v.Claims(); err != nil {
-			b.Fatal(err)
+		if v.Claims() == nil {
+			b.Fatal("no claims")
 		}
 	}
 }

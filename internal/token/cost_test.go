@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/types/known/structpb"
+
 	"github.com/keyquorum/keyquorum/internal/token"
 )
 
@@ -90,3 +92,27 @@ func TestVerifyAllocatesLittle(t *testing.T) {
 		t.Errorf("%v allocations, want at most 15", got)
 	}
 }
+
+// A token of 8 KiB can have thousands of claims, and a request hundreds of tokens, all of whose claims are in its answer.
+func TestClaimsTakeLittleMoreThanTheirMessage(t *testing.T) {
+	key := newKey(t, 'k')
+	open := valid().json()[:len(valid().json())-1]
+	text := raw(t, head, fill(open+`,"x":[`, "1,", "0]}"), key)
+	v, reason, err := token.Verify(text, check(key))
+	if err != nil || reason != token.None {
+		t.Fatal(reason, err)
+	}
+	claims := v.Claims()
+	values := claims.GetFields()["x"].GetListValue().GetValues()
+	message := bytesPerCall(func() {
+		for range values {
+			sink = structpb.NewNumberValue(1)
+		}
+	})
+	const most = 1.4 // the list grows as it is read
+	if got := bytesPerCall(func() { claims = v.Claims() }); float64(got) > most*float64(message) {
+		t.Errorf("%d values took %d bytes, of which %d are in the message", len(values), got, message)
+	}
+}
+
+var sink *structpb.Value

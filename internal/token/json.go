@@ -272,13 +272,19 @@ func escaped(t string) rune {
 
 // number steps over a number that a double holds exactly where it is an integer, and near enough where it is not.
 func (s *scanner) number() bool {
+	_, ok := s.float()
+	return ok
+}
+
+// float reads such a number.
+func (s *scanner) float() (float64, bool) {
 	start := s.pos
 	s.next('-')
 	if !s.next('0') && !s.digits() {
-		return false
+		return 0, false
 	}
 	if s.next('.') && !s.digits() {
-		return false
+		return 0, false
 	}
 	if c := s.peek(); c == 'e' || c == 'E' {
 		s.pos++
@@ -286,11 +292,11 @@ func (s *scanner) number() bool {
 			s.next('-')
 		}
 		if !s.digits() {
-			return false
+			return 0, false
 		}
 	}
 	f, err := strconv.ParseFloat(s.text[start:s.pos], 64)
-	return err == nil && -MaxInteger <= f && f <= MaxInteger
+	return f, err == nil && -MaxInteger <= f && f <= MaxInteger
 }
 
 // digits steps over one digit or more.

@@ -1,13 +1,12 @@
 package token
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/keyquorum/keyquorum/internal/secret"
 )
@@ -35,15 +34,9 @@ type Verified struct {
 	payload string
 }
 
-// Claims gives all claims of the token, the registered ones too. Numbers are float64, which holds each one exactly
-// as it was signed. The map is the caller's.
-func (v Verified) Claims() (map[string]any, error) {
-	var claims map[string]any
-	if err := json.Unmarshal([]byte(v.payload), &claims); err != nil {
-		return nil, fmt.Errorf("reading a verified token's claims: %w", err)
-	}
-	return claims, nil
-}
+// Claims gives all claims of the token, the registered ones too; nil for an invalid one. Each number is as it was
+// signed. The message is the caller's.
+func (v Verified) Claims() *structpb.Struct { return readClaims(v.payload) }
 
 var errNoMaterial = errors.New("token: the key has no material")
 
