@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/keyquorum/keyquorum/fsm"
@@ -88,29 +89,57 @@ func (s *Service) Get(_ context.Context, req *v1.GetRequest) (*v1.GetResponse, e
 	return &v1.GetResponse{Keys: keysOf(user), Revision: view.Revision()}, nil
 }
 
-const defaultPage = 100
+const (
+	defaultPage = 100
+	// maxPageBytes bounds the subjects of a page in protobuf's encoding, the first aside; JSON has up to four times as
+	// many. Whole pages of users with a key or two stay below it.
+	maxPageBytes = 128 << 10
+)
 
 // List shows one page of subjects in byte order. A page's token is the last subject of the page before.
 func (s *Service) List(_ context.Context, req *v1.ListRequest) (*v1.ListResponse, error) {
-	after, err := base64.RawURLEncoding.DecodeString(req.GetPageToken())
+	after, err := readPageToken(req.GetPageToken())
 	if err != nil {
-		return nil, fault.Invalid("pageToken", "is not one that List gave")
+		return nil, err
 	}
 	size := int(req.GetPageSize())
 	if size == 0 {
 		size = defaultPage
 	}
 	view := s.cfg.View()
-	users := view.Users(string(after), size+1)
-	res := &v1.ListResponse{Revision: view.Revision()}
-	if len(users) > size {
-		users = users[:size]
-		res.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(users[size-1].Subject))
-	}
-	for _, user := range users {
-		res.Subjects = append(res.Subjects, &v1.SubjectKeys{Subject: user.Subject, Keys: keysOf(user)})
+	users := view.Users(after, size+1)
+	subjects := pageOf(users[:min(size, len(users))])
+	res := &v1.ListResponse{Subjects: subjects, Revision: view.Revision()}
+	if len(users) > len(subjects) {
+		res.NextPageToken = pageToken(subjects[len(subjects)-1].GetSubject())
 	}
 	return res, nil
+}
+
+// pageOf shows as many of the users, from the first on, as have room on one page.
+func pageOf(users []*fsm.User) []*v1.SubjectKeys {
+	var page []*v1.SubjectKeys
+	room := maxPageBytes
+	for _, user := range users {
+		shown := &v1.SubjectKeys{Subject: user.Subject, Keys: keysOf(user)}
+		if room -= proto.Size(shown); room < 0 && len(page) > 0 {
+			break
+		}
+		page = append(page, shown)
+	}
+	return page
+}
+
+func pageToken(last string) string { return base64.RawURLEncoding.EncodeToString([]byte(last)) }
+
+// readPageToken gives the subject that a page comes after. A token is read in the spelling that List gave it, and in
+// no other that means the same to base64.
+func readPageToken(text string) (after string, err error) {
+	last, err := base64.RawURLEncoding.DecodeString(text)
+	if after = string(last); err != nil || pageToken(after) != text {
+		return "", fault.Invalid("pageToken", "is not one that List gave")
+	}
+	return after, nil
 }
 
 // keysOf gives the active key first, then the retiring ones, newest first.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/keyquorum/keyquorum/internal/seal"
 	"github.com/keyquorum/keyquorum/node/tokens"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+	"github.com/keyquorum/keyquorum/rpc/jsoncodec"
 )
 
 // rig is a service over a state machine whose log is a function call, and whose time is the bubble's.
@@ -222,25 +224,89 @@ func TestListGivesEverySubjectOnce(t *testing.T) {
 		for i := range users {
 			r.issue(t, &v1.IssueRequest{Subject: fmt.Sprintf("user-%02d", i)})
 		}
-		var seen []string
-		page := ""
-		for {
-			res, err := r.List(t.Context(), &v1.ListRequest{PageSize: 10, PageToken: page})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, s := range res.GetSubjects() {
-				seen = append(seen, s.GetSubject())
-			}
-			if page = res.GetNextPageToken(); page == "" {
-				break
-			}
-		}
+		seen := r.list(t, 10, nil)
 		if len(seen) != users || seen[0] != "user-00" || seen[users-1] != "user-24" {
 			t.Errorf("%d subjects: %v", len(seen), seen)
 		}
 		if _, err := r.List(t.Context(), &v1.ListRequest{PageToken: "!"}); err == nil {
 			t.Error("a page token that is none was taken")
+		}
+	})
+}
+
+// list gives the subjects of all pages, each of which look gets to see.
+func (r *rig) list(t *testing.T, size int32, look func(*v1.ListResponse)) (seen []string) {
+	t.Helper()
+	for page := ""; ; {
+		res, err := r.List(t.Context(), &v1.ListRequest{PageSize: size, PageToken: page})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range res.GetSubjects() {
+			seen = append(seen, s.GetSubject())
+		}
+		if look != nil {
+			look(res)
+		}
+		if page = res.GetNextPageToken(); page == "" {
+			return seen
+		}
+	}
+}
+
+// However many keys the users of a page have, its size is bounded, and no user is left out.
+func TestAPageIsOfBoundedSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		const users = 100
+		for i := range users {
+			name := fmt.Sprintf("user-%03d", i)
+			for range 40 {
+				r.issue(t, &v1.IssueRequest{Subject: name})
+				if _, err := r.Rotate(t.Context(), fsm.Origin{}, &v1.RotateRequest{Subject: name}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		pages := 0
+		seen := r.list(t, 1000, func(page *v1.ListResponse) {
+			pages++
+			binary, text := proto.Size(page), must(jsoncodec.Append(nil, page))
+			if binary > 129<<10 || len(text) > 512<<10 {
+				t.Errorf("%d subjects on a page of %d bytes, or %d in JSON", len(page.GetSubjects()), binary, len(text))
+			}
+		})
+		if len(seen) != users || pages < 2 || seen[0] != "user-000" || seen[users-1] != "user-099" {
+			t.Errorf("%d subjects on %d pages: %v", len(seen), pages, seen)
+		}
+	})
+}
+
+func must[V any](v V, err error) V {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func TestAPageTokenHasOneSpelling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		for _, name := range []string{"ab", "ac", "ad"} {
+			r.issue(t, &v1.IssueRequest{Subject: name})
+		}
+		res, err := r.List(t.Context(), &v1.ListRequest{PageSize: 1})
+		if err != nil || res.GetNextPageToken() != "YWI" {
+			t.Fatalf("got %v, %v", res, err)
+		}
+		if _, err := r.List(t.Context(), &v1.ListRequest{PageToken: "YWI"}); err != nil {
+			t.Error(err)
+		}
+		for _, other := range []string{"YWJ", "YW\nI", "YWI\r\n", "YWI=", "\n"} {
+			_, err := r.List(t.Context(), &v1.ListRequest{PageToken: other})
+			if invalid, ok := errors.AsType[*fault.InvalidError](err); !ok || invalid.Field != "pageToken" {
+				t.Errorf("%q: got %v", other, err)
+			}
 		}
 	})
 }

@@ -615,7 +615,8 @@ func (x *GetResponse) GetRevision() uint64 {
 
 type ListRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Subjects a page: 100 unless set, at most 1000.
+	// Subjects a page: 100 unless set, at most 1000. A page can have fewer, where they have many keys, and not be the last:
+	// that is told by next_page_token alone.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// What the page before gave as next_page_token; empty for the first page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
