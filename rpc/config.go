@@ -25,6 +25,8 @@ type Config struct {
 	Gatherer prometheus.Gatherer
 	// MaxTimeout ends each request, also one whose caller set a later deadline or none. DefaultMaxTimeout if zero.
 	MaxTimeout time.Duration
+	// Limits bound the requests at a time.
+	Limits Limits
 	// OmitProbes leaves /livez, /readyz and /metrics out of NewHandler, for a ProbeHandler on an address of its own.
 	OmitProbes bool
 }
@@ -38,6 +40,7 @@ func (c Config) Validate() error {
 	if c.MaxTimeout < 0 {
 		faults = append(faults, fmt.Errorf("rpc: Config.MaxTimeout is %s: it must not be negative", c.MaxTimeout))
 	}
+	faults = append(faults, c.Limits.validate())
 	return errors.Join(faults...)
 }
 
@@ -48,5 +51,6 @@ func (c Config) withDefaults() Config {
 	if c.MaxTimeout == 0 {
 		c.MaxTimeout = DefaultMaxTimeout
 	}
+	c.Limits = c.Limits.withDefaults()
 	return c
 }

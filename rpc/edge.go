@@ -3,13 +3,14 @@ package rpc
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 
+	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1/peerv1connect"
 	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1/keyquorumv1connect"
 )
@@ -23,141 +24,148 @@ const (
 	maxPeerBody = 2 * maxBody
 )
 
-// edge is what a request meets first: it gives it an id, bounds its body, and answers what connect could only answer
-// without them.
+// edge is what a request meets first: it gives it an id and a place, reads its body, and answers what connect could
+// only answer without them.
 type edge struct {
-	next    http.Handler
-	log     *slog.Logger
-	metrics *metrics
-	errors  *connect.ErrorWriter
-	limits  map[string]int64
+	next     http.Handler
+	log      *slog.Logger
+	metrics  *metrics
+	errors   *connect.ErrorWriter
+	routes   map[string]route
+	nowhere  route
+	refusals *room
 }
 
-func newEdge(next http.Handler, log *slog.Logger, m *metrics) *edge {
-	limits := make(map[string]int64)
+// route is what the edge knows of a procedure.
+type route struct {
+	body  int64
+	room  *room
+	turns turns
+}
+
+func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits) *edge {
+	var (
+		reads    = newRoom("read", limits.Reads)
+		writes   = newRoom("write", limits.Writes)
+		bulk     = newRoom("bulk", limits.Bulk)
+		forwards = newRoom("forwarded", limits.Forwards)
+		peers    = newRoom("peer", limits.Peers)
+		few      = make(turns, limits.Turns)
+	)
+	routes := make(map[string]route)
 	for _, p := range procedures() {
-		limits[p] = bodyLimit(p)
+		switch {
+		case p == peerv1connect.PeerServiceForwardProcedure:
+			routes[p] = route{body: maxPeerBody, room: forwards}
+		case strings.HasPrefix(p, "/"+peerv1connect.PeerServiceName+"/"):
+			routes[p] = route{body: maxPeerBody, room: peers}
+		case p == keyquorumv1connect.TokenServiceVerifyBatchProcedure:
+			routes[p] = route{body: maxBatchBody, room: bulk, turns: few}
+		case p == keyquorumv1connect.KeyServiceListProcedure:
+			routes[p] = route{body: maxBody, room: bulk, turns: few}
+		case reading[p]:
+			routes[p] = route{body: maxBody, room: reads}
+		default:
+			routes[p] = route{body: maxBody, room: writes}
+		}
 	}
-	return &edge{next: next, log: log, metrics: m, errors: connect.NewErrorWriter(), limits: limits}
-}
-
-func bodyLimit(procedure string) int64 {
-	switch {
-	case procedure == keyquorumv1connect.TokenServiceVerifyBatchProcedure:
-		return maxBatchBody
-	case strings.HasPrefix(procedure, "/"+peerv1connect.PeerServiceName+"/"):
-		return maxPeerBody
+	return &edge{
+		next: next, log: log, metrics: m, errors: connect.NewErrorWriter(), routes: routes, nowhere: route{room: reads},
+		refusals: newRoom("refused", maxRefusals),
 	}
-	return maxBody
 }
 
 func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{id: requestID(r.Header)}
 	w.Header()[RequestIDHeader] = []string{c.id}
 	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
-	limit, known := e.limits[r.URL.Path]
-	if known {
-		r.Body = boundBody(r, c, limit)
-		if err := unacceptable(r); err != nil {
+	to, known := e.routes[r.URL.Path]
+	if !known {
+		to = e.nowhere
+	}
+	if !to.room.enter() {
+		e.crowded(w, r, c, to.room, known)
+		return
+	}
+	defer to.room.leave()
+	e.metrics.inFlight.Inc()
+	defer e.metrics.inFlight.Dec()
+	if known && r.Method == http.MethodPost { // to others, connect answers 405 with what is allowed
+		if err := receive(r, to.body); err != nil {
 			e.refuse(w, r, c, err)
 			return
 		}
 	}
+	if err := to.turns.take(r.Context()); err != nil {
+		e.refuse(w, r, c, overloaded(to.room.kind, err))
+		return
+	}
+	defer to.turns.giveBack()
 	e.next.ServeHTTP(w, r)
 	if !c.reached {
-		e.unreached(r, c, known)
+		e.unreached(r, c, known, "undecoded")
 	}
+	flush(w, r)
 }
 
-// envelope is what gRPC sends before a message.
-func envelope(r *http.Request) int64 {
-	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
-		return 5
+// flush waits until the answer is on the connection. Over HTTP/2, net/http would do that for the last few KiB once the
+// handler has returned, and each of many streams would hold them for as long as its caller likes.
+func flush(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor < 2 {
+		return // one request at a time
 	}
-	return 0
+	_ = r.Body.Close()                        // what was not read is not kept either
+	_ = http.NewResponseController(w).Flush() // the caller has gone if it fails
 }
 
-// unacceptable says why a request cannot be read, in words where connect has only a status.
-func unacceptable(r *http.Request) *connect.Error {
-	if r.Method != http.MethodPost {
-		return nil // connect answers 405 with what is allowed
+// crowded tells a caller that too many are here already. Those who do not take that answer are cut off.
+func (e *edge) crowded(w http.ResponseWriter, r *http.Request, c *call, full *room, known bool) {
+	if full.told.again() {
+		e.log.LogAttrs(r.Context(), slog.LevelWarn, "requests are refused: there are too many at a time",
+			slog.String("kind", full.kind), slog.Int64("most", full.most))
 	}
-	for _, header := range []string{"Content-Encoding", "Grpc-Encoding"} {
-		if encoding := r.Header.Get(header); encoding != "" && encoding != "identity" {
-			return connect.NewError(connect.CodeUnimplemented, fmt.Errorf("%s: send the request uncompressed", header))
-		}
+	if !known || !e.refusals.enter() {
+		panic(http.ErrAbortHandler)
 	}
-	if !acceptable(r.Header.Get("Content-Type")) {
-		return connect.NewError(connect.CodeInvalidArgument, errContentType)
-	}
-	return nil
+	defer e.refusals.leave()
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(refusalTimeout)) // httptest's has none
+	e.refuse(w, r, c, overloaded(full.kind, fmt.Errorf("it has %d already", full.most)))
 }
 
-func acceptable(contentType string) bool {
-	mediaType, _, _ := strings.Cut(contentType, ";")
-	switch strings.ToLower(strings.TrimSpace(mediaType)) {
-	case "application/json", "application/proto":
-		return true
-	}
-	return strings.HasPrefix(mediaType, "application/grpc")
+// refusalTimeout is how long a caller can take to read that there is no place for its request.
+const refusalTimeout = 5 * time.Second
+
+func overloaded(kind string, why error) *connect.Error {
+	return connect.NewError(connect.CodeUnavailable,
+		fmt.Errorf("%w with %s requests (%w): ask again, or ask another node", fault.ErrOverloaded, kind, why))
 }
 
+// refuse answers a request of a known procedure that goes no further.
 func (e *edge) refuse(w http.ResponseWriter, r *http.Request, c *call, err *connect.Error) {
 	_ = e.errors.Write(w, r, withRequestInfo(err, c.id)) // the caller has gone if it fails
-	e.unreached(r, c, true)
+	code := "undecoded"
+	switch err.Code() { //nolint:exhaustive // the others are the caller's faults with the protocol
+	case connect.CodeResourceExhausted, connect.CodeUnavailable:
+		code = err.Code().String()
+	}
+	e.unreached(r, c, true, code)
+	flush(w, r)
 }
 
-// unreached logs and counts what never came to the interceptor: a body over its bound, or a caller that does not keep
-// to its own protocol.
-func (e *edge) unreached(r *http.Request, c *call, known bool) {
+// unreached logs and counts what never came to the interceptor: what there was no place for, a body over its bound, or
+// a caller that does not keep to its own protocol.
+func (e *edge) unreached(r *http.Request, c *call, known bool, code string) {
 	if !known {
 		e.log.LogAttrs(r.Context(), slog.LevelDebug, "no such procedure",
 			slog.String("request_id", c.id), slog.String("source", host(r.RemoteAddr)))
 		return
 	}
-	code := "undecoded"
-	if c.tooLarge {
-		code = connect.CodeResourceExhausted.String()
+	level := slog.LevelInfo
+	if code == connect.CodeUnavailable.String() {
+		level = slog.LevelDebug // there are many, and crowded says so
 	}
 	e.metrics.requests.WithLabelValues(r.URL.Path, code).Inc()
-	e.log.LogAttrs(r.Context(), slog.LevelInfo, "request refused unread",
+	e.log.LogAttrs(r.Context(), level, "request refused unread",
 		slog.String("procedure", r.URL.Path), slog.String("code", code),
 		slog.String("request_id", c.id), slog.String("source", host(r.RemoteAddr)))
-}
-
-// boundedBody fails with an error that connect passes to the caller as it is, once more has come than is allowed, or
-// was announced. Connect's own bound reads an oversized message to its end, and knows no request id.
-type boundedBody struct {
-	io.ReadCloser
-	call  *call
-	limit int64
-	left  int64 // negative once there is too much
-}
-
-func boundBody(r *http.Request, c *call, limit int64) *boundedBody {
-	b := &boundedBody{ReadCloser: r.Body, call: c, limit: limit, left: limit + envelope(r)}
-	if r.ContentLength > b.left {
-		b.left = -1
-	}
-	return b
-}
-
-func (b *boundedBody) Read(p []byte) (int, error) {
-	if b.left < 0 {
-		return 0, b.tooLarge()
-	}
-	if int64(len(p)) > b.left+1 {
-		p = p[:b.left+1]
-	}
-	n, err := b.ReadCloser.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return 0, b.tooLarge()
-	}
-	return n, err
-}
-
-func (b *boundedBody) tooLarge() error {
-	b.call.tooLarge = true
-	err := connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("the request is larger than %d bytes", b.limit))
-	return withRequestInfo(err, b.call.id)
 }

@@ -15,8 +15,6 @@ import (
 )
 
 var (
-	errContentType = errors.New(
-		"Content-Type: send application/json, application/proto or application/grpc (curl: -H 'Content-Type: application/json')")
 	errInternal = errors.New("an internal error: the node's log says more under this request's id")
 	errDeadline = errors.New("the request's time has run out")
 	errCanceled = errors.New("the caller gave the request up")

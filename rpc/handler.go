@@ -14,8 +14,8 @@ import (
 // NewHandler serves all services, by Connect, gRPC, gRPC-Web and plain POST of JSON alike, and the probes unless
 // cfg.OmitProbes. It panics if cfg is not valid.
 //
-// A request passes the edge (request id, bounds on its body), connect (protocol and decoding), the interceptor (time
-// limit, panics, wire errors, log, metrics) and a handler (validation), before it reaches the node.
+// A request passes the edge (request id, bounds on how many there are and on its body), connect (protocol and decoding),
+// the interceptor (time limit, panics, wire errors, log, metrics) and a handler (validation), before it reaches the node.
 func NewHandler(cfg Config) http.Handler {
 	if err := cfg.Validate(); err != nil {
 		panic(err)
@@ -33,7 +33,7 @@ func NewHandler(cfg Config) http.Handler {
 	if !cfg.OmitProbes {
 		mountProbes(mux, cfg)
 	}
-	mux.Handle("/", newEdge(services, cfg.Logger, metrics))
+	mux.Handle("/", newEdge(services, cfg.Logger, metrics, cfg.Limits))
 	return mux
 }
 

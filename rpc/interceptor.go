@@ -25,8 +25,6 @@ func (g *guard) wrap(next connect.UnaryFunc) connect.UnaryFunc {
 		c := callOf(ctx)
 		c.reached = true
 		count := g.metrics.of(req.Spec())
-		g.metrics.inFlight.Inc()
-		defer g.metrics.inFlight.Dec()
 		ctx, cancel := context.WithTimeout(ctx, g.maxTimeout)
 		defer cancel()
 		start := time.Now()

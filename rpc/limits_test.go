@@ -4,16 +4,20 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/rpc"
@@ -195,5 +199,96 @@ func TestAWriteWhoseTimeRanOutIsOpen(t *testing.T) {
 	s.node.do = func(ctx context.Context) { <-ctx.Done(); s.node.fail = errors.Join(ctx.Err(), fault.ErrOutcomeUnknown) }
 	if f := s.post(t, revoke, `{"subject":"ada"}`).failure(t); f.Code != "unknown" || f.detail(t, "OutcomeUnknown") == nil {
 		t.Errorf("got %+v", f)
+	}
+}
+
+// What does not keep to its protocol is refused before connect would do it, which knows no request ids.
+func TestABrokenProtocolIsToldWithItsID(t *testing.T) {
+	s := serve(t, nil)
+	message := func(flags byte, length int, body string) string {
+		return string(binary.BigEndian.AppendUint32([]byte{flags}, uint32(length))) + body
+	}
+	for name, c := range map[string]struct{ contentType, header, body string }{
+		"connect, time-out":          {"application/json", "Connect-Timeout-Ms: soon", "{}"},
+		"connect, negative time-out": {"application/json", "Connect-Timeout-Ms: -1", "{}"},
+		"connect, version":           {"application/proto", "Connect-Protocol-Version: 2", ""},
+		"connect, charset":           {"application/json; charset=latin1", "", "{}"},
+		"grpc, time-out":             {"application/grpc", "Grpc-Timeout: 5", message(0, 0, "")},
+		"grpc, encoding":             {"application/grpc", "Grpc-Encoding: gzip", message(1, 0, "")},
+		"grpc, codec":                {"application/grpc+xml", "", message(0, 0, "")},
+		"grpc, no message":           {"application/grpc", "", ""},
+		"grpc, half a message":       {"application/grpc+proto", "", message(0, 10, "x")},
+		"grpc, two messages":         {"application/grpc", "", message(0, 0, "") + message(0, 0, "")},
+		"grpc, compressed":           {"Application/gRPC", "", message(1, 1, "x")},
+		"grpc-web, half a message":   {"application/grpc-web+proto", "", message(0, 10, "x")},
+	} {
+		id := strings.NewReplacer(", ", ".", " ", "-").Replace(name)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+verify, strings.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", c.contentType)
+		req.Header.Set(rpc.RequestIDHeader, id)
+		if header, value, ok := strings.Cut(c.header, ": "); ok {
+			req.Header.Set(header, value)
+		}
+		res, err := s.h2c(t).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if got := requestInfo(t, res, body); got != id || res.Header.Get(rpc.RequestIDHeader) != id {
+			t.Errorf("%s: the error's id is %q, of %d %v %v %s", name, got, res.StatusCode, res.Header, res.Trailer, body)
+		}
+		s.line(t, id)
+	}
+	if len(s.node.requests()) != 0 {
+		t.Error("the node was asked")
+	}
+}
+
+// requestInfo gives the id in an error's details, in whichever protocol it is.
+func requestInfo(t *testing.T, res *http.Response, body []byte) string {
+	t.Helper()
+	packed := res.Trailer.Get("Grpc-Status-Details-Bin") + res.Header.Get("Grpc-Status-Details-Bin")
+	if packed == "" {
+		id, _ := reply{status: res.StatusCode, body: string(body)}.failure(t).detail(t, "RequestInfo")["requestId"].(string)
+		return id
+	}
+	status, err := base64.RawStdEncoding.DecodeString(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(status), "keyquorum.v1.RequestInfo\x12") // the field of the detail's bytes
+	var info v1.RequestInfo
+	if after == "" || proto.Unmarshal([]byte(after[1:]), &info) != nil {
+		t.Errorf("no RequestInfo in %q", status)
+	}
+	return info.GetRequestId()
+}
+
+// Every spelling of a content type that connect takes is still taken.
+func TestContentTypesInOtherSpellings(t *testing.T) {
+	s := serve(t, nil)
+	for _, contentType := range []string{
+		"application/json; charset=utf-8", "application/json;charset=UTF-8", `application/json; charset="utf-8"`, "Application/JSON",
+	} {
+		if got := s.post(t, verify, `{"token":"x"}`, "Content-Type: "+contentType); got.status != http.StatusOK {
+			t.Errorf("%s: got %d %s", contentType, got.status, got.body)
+		}
+	}
+}
+
+// A body that ends early is told so.
+func TestABodyCutShort(t *testing.T) {
+	h := rpc.NewHandler(rpc.Config{Node: &fakeNode{}, Logger: quiet()})
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, issue, iotest.ErrReader(io.ErrUnexpectedEOF))
+	req.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, req)
+	f := reply{status: w.Code, body: w.Body.String()}.failure(t)
+	if f.Code != "invalid_argument" || f.detail(t, "RequestInfo") == nil {
+		t.Errorf("got %d %+v", w.Code, f)
 	}
 }

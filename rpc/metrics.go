@@ -47,7 +47,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"reason"})),
 		inFlight: register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "keyquorum_rpc_in_flight",
-			Help: "Requests being answered.",
+			Help: "Requests that are here, from their first byte until their answer is on the connection.",
 		})),
 		panics: register(reg, prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "keyquorum_rpc_panics_total",

@@ -17,8 +17,6 @@ type call struct {
 	id string
 	// reached tells that the interceptor had it: whatever became of it is logged and counted there.
 	reached bool
-	// tooLarge tells that the body was over its bound.
-	tooLarge bool
 }
 
 type callKey struct{}
