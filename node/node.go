@@ -104,9 +104,10 @@ func (n *Node) furnish() {
 		Node: n, Logger: n.log, Registerer: n.cfg.Registry, Gatherer: n.cfg.Registry,
 		OmitProbes: n.cfg.ProbeListener != nil,
 	}
-	n.server = rpc.NewServer(rpc.NewHandler(front))
+	bounds := rpc.ServerConfig{Logger: n.log}
+	n.server = rpc.NewServer(rpc.NewHandler(front), bounds)
 	if n.cfg.ProbeListener != nil {
-		n.probes = rpc.NewServer(rpc.ProbeHandler(front))
+		n.probes = rpc.NewServer(rpc.ProbeHandler(front), bounds)
 	}
 }
 

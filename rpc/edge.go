@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -57,7 +56,7 @@ func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits) *ed
 		switch {
 		case p == peerv1connect.PeerServiceForwardProcedure:
 			routes[p] = route{body: maxPeerBody, room: forwards}
-		case strings.HasPrefix(p, "/"+peerv1connect.PeerServiceName+"/"):
+		case isPeer(p):
 			routes[p] = route{body: maxPeerBody, room: peers}
 		case p == keyquorumv1connect.TokenServiceVerifyBatchProcedure:
 			routes[p] = route{body: maxBatchBody, room: bulk, turns: few}

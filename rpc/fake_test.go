@@ -185,7 +185,7 @@ func serve(t testing.TB, change func(*rpc.Config)) *server {
 	}
 	cfg := rpc.Config{
 		Node: s.node, Registerer: s.reg, Gatherer: s.reg,
-		Logger: slog.New(slog.NewJSONHandler(s.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Logger: s.log(),
 	}
 	if change != nil {
 		change(&cfg)
@@ -194,13 +194,18 @@ func serve(t testing.TB, change func(*rpc.Config)) *server {
 	return s
 }
 
+// log is where the server says what it has to say.
+func (s *server) log() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(s.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
 func (s *server) listen(t testing.TB, h http.Handler) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := rpc.NewServer(h)
+	srv := rpc.NewServer(h, rpc.ServerConfig{Logger: s.log()})
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.Serve(listener) }()
 	s.url = "http://" + listener.Addr().String()

@@ -346,7 +346,7 @@ func BenchmarkRPC(b *testing.B) {
 		func(context.Context, *connect.Request[v1.VerifyRequest]) (*connect.Response[v1.VerifyResponse], error) {
 			return connect.NewResponse(s.node.verdict), nil
 		}))
-	bare := &server{node: s.node}
+	bare := &server{node: s.node, logs: new(lockedBuffer)}
 	bare.listen(b, mux)
 	request := &v1.VerifyRequest{Token: strings.Repeat("x", 400)}
 	for _, c := range []struct {

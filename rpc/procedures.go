@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
 	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1/peerv1connect"
@@ -44,3 +45,15 @@ func procedureOf(m protoreflect.MethodDescriptor) string {
 func isPeer(procedure string) bool {
 	return strings.HasPrefix(procedure, "/"+peerv1connect.PeerServiceName+"/")
 }
+
+// reading has the procedures that their protos declare to change nothing.
+var reading = func() map[string]bool {
+	reads := make(map[string]bool)
+	for _, m := range methods() {
+		options, ok := m.Options().(*descriptorpb.MethodOptions)
+		if ok && options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
+			reads[procedureOf(m)] = true
+		}
+	}
+	return reads
+}()

@@ -155,7 +155,7 @@ func (c *cluster) serveBeside(m *member, raw string) (url string) {
 	if err != nil {
 		c.b.Fatal(err)
 	}
-	server, done := rpc.NewServer(mux), make(chan struct{})
+	server, done := rpc.NewServer(mux, rpc.ServerConfig{}), make(chan struct{})
 	go func() { defer close(done); _ = server.Serve(listener) }()
 	c.b.Cleanup(func() {
 		_ = server.Close()
