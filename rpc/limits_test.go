@@ -280,15 +280,17 @@ func TestContentTypesInOtherSpellings(t *testing.T) {
 	}
 }
 
-// A body that ends early is told so.
+// What came of a body that ended early is not carried out, though it may look whole.
 func TestABodyCutShort(t *testing.T) {
-	h := rpc.NewHandler(rpc.Config{Node: &fakeNode{}, Logger: quiet()})
-	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, issue, iotest.ErrReader(io.ErrUnexpectedEOF))
+	node := &fakeNode{}
+	h := rpc.NewHandler(rpc.Config{Node: node, Logger: quiet()})
+	body := io.MultiReader(strings.NewReader(`{"subject":"ada"}`), iotest.ErrReader(io.ErrUnexpectedEOF))
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, issue, body)
 	req.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, req)
 	f := reply{status: w.Code, body: w.Body.String()}.failure(t)
-	if f.Code != "invalid_argument" || f.detail(t, "RequestInfo") == nil {
+	if f.Code != "invalid_argument" || f.detail(t, "RequestInfo") == nil || len(node.requests()) != 0 {
 		t.Errorf("got %d %+v", w.Code, f)
 	}
 }
