@@ -11,7 +11,12 @@ import (
 )
 
 type clusterCommand struct {
-	Status clusterStatusCommand `cmd:"" help:"Show members, leader, time and how far each member is."`
+	Init               clusterInitCommand     `cmd:"" help:"Found the cluster, once, at one node."`
+	Status             clusterStatusCommand   `cmd:"" help:"Show members, leader, time and how far each member is."`
+	Members            clusterMembersCommand  `cmd:"" help:"List the members."`
+	Remove             clusterRemoveCommand   `cmd:"" help:"Take a member out for good."`
+	TransferLeadership clusterTransferCommand `cmd:"" help:"Have another voter lead."`
+	Settings           clusterSettingsCommand `cmd:"" help:"Show or change what holds for the whole cluster."`
 }
 
 type clusterStatusCommand struct {

@@ -37,8 +37,10 @@ var commands = []command{
 	{"revoke", groupKeys, "Make all of a user's tokens invalid.", func() any { return &revokeCommand{} }},
 	{"delete", groupKeys, "Forget a user and all keys.", func() any { return &deleteCommand{} }},
 	{"keys", groupKeys, "Show users' keys; never their material.", func() any { return &keysCommand{} }},
-	{"cluster", groupCluster, "Look at the cluster.", func() any { return &clusterCommand{} }},
+	{"cluster", groupCluster, "Found, see and change the cluster.", func() any { return &clusterCommand{} }},
 	{"keyring", groupCluster, "Make the master keyring.", func() any { return &keyringCommand{} }},
+	{"health", groupCluster, "Ask a node whether it can serve.", func() any { return &healthCommand{} }},
+	{"completion", groupOther, "Print a script that completes this command line in a shell.", func() any { return &completionCommand{} }},
 	{"version", groupOther, "Print what this binary was built from.", func() any { return &versionCommand{} }},
 }
 

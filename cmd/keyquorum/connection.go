@@ -23,6 +23,14 @@ func (c *connection) client() (*client.Client, error) {
 	return client.New(c.nodes(), client.WithTimeout(time.Duration(c.Timeout)))
 }
 
+// single says what is wrong where several nodes are named and the command is about one.
+func (c *connection) single() []string {
+	if len(c.Addr) > 1 {
+		return []string{"--addr: names several nodes, and this is about one: name that one"}
+	}
+	return nil
+}
+
 func (c *connection) nodes() []string {
 	if len(c.Addr) == 0 {
 		return []string{defaultAddress}

@@ -24,6 +24,8 @@ const (
 var (
 	// errInvalidToken ends a verification whose answer has been printed.
 	errInvalidToken = errors.New("the token is not valid")
+	// errUnhealthy ends a check of a node's health whose answer has been printed.
+	errUnhealthy = errors.New("the node is not healthy")
 	// errNonsense says that a node's answer was read, and cannot be what it should.
 	errNonsense = errors.New("the answer makes no sense")
 	// errUnwritten says that the answer was there, and nobody got to see it.
@@ -89,7 +91,7 @@ func report(p *printer, command string, err error) {
 	var usage *usageError
 	var failed *client.Error
 	switch {
-	case err == nil || errors.Is(err, errInvalidToken):
+	case err == nil || errors.Is(err, errInvalidToken) || errors.Is(err, errUnhealthy):
 	case errors.As(err, &usage):
 		reportUsage(p, command, usage)
 	case errors.As(err, &failed):

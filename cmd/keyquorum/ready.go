@@ -12,7 +12,7 @@ func awaitReady(ctx context.Context, address string) error {
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		if isReady(ctx, address) {
+		if status, _, err := probe(ctx, "http://"+address+"/readyz"); err == nil && status == http.StatusOK {
 			return nil
 		}
 		select {
@@ -21,17 +21,4 @@ func awaitReady(ctx context.Context, address string) error {
 		case <-poll.C:
 		}
 	}
-}
-
-func isReady(ctx context.Context, address string) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/readyz", nil)
-	if err != nil {
-		return false
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return false
-	}
-	defer res.Body.Close()
-	return res.StatusCode == http.StatusOK
 }
