@@ -15,16 +15,19 @@ import (
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/node/membership"
+	"github.com/keyquorum/keyquorum/node/raftnet"
 	"github.com/keyquorum/keyquorum/rpc"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
 // What the proofs that holders of the keyring give each other are for.
 const (
-	proofFound = "cluster" // in the state: bound to the cluster's id
-	proofJoin  = "join"    // from a node that asks to be admitted: bound to its record and a challenge
-	proofAdmit = "admit"   // from the one that admitted it: bound to that one's id and nonce
-	proofLeave = "leave"   // from a member that leaves: bound to its id and a challenge
+	proofFound   = "cluster" // in the state: bound to the cluster's id
+	proofJoin    = "join"    // from a node that asks to be admitted: bound to its record and a challenge
+	proofAdmit   = "admit"   // from the one that admitted it: bound to that one's id and nonce
+	proofRemoved = "removed" // from a leader that does not admit who was removed: bound as above
+	proofLeave   = "leave"   // from a member that leaves: bound to its id and a challenge
 )
 
 func isFounded(v *fsm.View) bool { return v.Founded() }
@@ -67,7 +70,9 @@ func (n *Node) halfFounded() bool {
 	return !n.fsm.View().Founded() && len(servers) == 1 && string(servers[0].ID) == n.cfg.ID
 }
 
-var errHalfFounded = fmt.Errorf("%w: it began to found one: finish that, or empty its data directory", fault.ErrNotFounded)
+// errHalfFounded needs somebody to decide.
+var errHalfFounded = fmt.Errorf("%w: %w: it began to found one: finish that, or empty its data directory",
+	membership.ErrMendable, fault.ErrNotFounded)
 
 // alone waits until nobody whom discovery can see is in a cluster or about to found one. Of two that are about to,
 // the one with the lower id keeps to it.
@@ -77,6 +82,9 @@ func (n *Node) alone(ctx context.Context) error {
 	for {
 		seen := n.survey(ctx)
 		if err := seen.refusal(n.cfg.ID); err != nil {
+			if len(seen.clusters) > 0 && n.halfFounded() {
+				err = errors.Join(err, errHalfFounded)
+			}
 			return err
 		}
 		if len(seen.founding) == 0 {
@@ -152,10 +160,15 @@ func (n *Node) enter(ctx context.Context) error {
 
 func (n *Node) leave() { n.founding.Release(1) }
 
+// raftAddress is this node's in Raft's configuration.
+func (n *Node) raftAddress() raft.ServerAddress {
+	return raftnet.Address(raft.ServerID(n.cfg.ID), raft.ServerAddress(n.cfg.RaftAddress))
+}
+
 // bootstrap makes this node the only voter and waits until it leads.
 func (n *Node) bootstrap(ctx context.Context) error {
 	err := n.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{
-		ID: raft.ServerID(n.cfg.ID), Address: raft.ServerAddress(n.cfg.RaftAddress), Suffrage: raft.Voter,
+		ID: raft.ServerID(n.cfg.ID), Address: n.raftAddress(), Suffrage: raft.Voter,
 	}}}).Error()
 	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 		return fmt.Errorf("bootstrap raft: %w", err)

@@ -10,6 +10,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/node/membership"
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
@@ -92,9 +93,12 @@ func (p *peers) whoIs(ctx context.Context, address string) (string, error) {
 	return id, err
 }
 
-// applied asks a node how far it has applied the log.
-func (p *peers) applied(ctx context.Context, address string) (uint64, error) {
-	res, err := p.status(ctx, address)
+// applied asks a member how far it has applied the log.
+func (p *peers) applied(ctx context.Context, member fsm.Member) (uint64, error) {
+	res, err := p.status(ctx, member.RPCAddress)
+	if err == nil && res.GetNode().GetNodeId() != member.ID {
+		err = fmt.Errorf("%s is node %s, not %s", member.RPCAddress, res.GetNode().GetNodeId(), member.ID)
+	}
 	return res.GetAppliedIndex(), err
 }
 
@@ -148,8 +152,8 @@ func (p *peers) join(ctx context.Context, address string, req *peerv1.JoinReques
 		switch connect.CodeOf(err) {
 		case connect.CodePermissionDenied:
 			return nil, fmt.Errorf("%w, says the node at %s", fault.ErrKeyring, address)
-		case connect.CodeNotFound:
-			return nil, membership.ErrRemoved
+		case connect.CodeInvalidArgument:
+			return nil, fmt.Errorf("%w: the node at %s does not admit this one: %w", membership.ErrMendable, address, err)
 		}
 	}
 	return nil, err

@@ -3,12 +3,14 @@ package node
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/node/membership"
 	"github.com/keyquorum/keyquorum/rpc"
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
 )
@@ -41,14 +43,20 @@ func (n *Node) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinR
 	if id := req.GetClusterId(); id != "" && id != view.ClusterID() {
 		return nil, fault.Invalid("clusterId", fmt.Sprintf("this is cluster %s, not %s", view.ClusterID(), id))
 	}
-	if err := n.members.Admit(ctx, member); err != nil {
+	err := n.members.Admit(ctx, member)
+	removed := errors.Is(err, membership.ErrRemoved)
+	if err != nil && !removed {
 		return nil, err
 	}
-	proof, err := n.cfg.Keyring.Prove(proofAdmit, boundText(member.ID, req.GetNonce()))
+	purpose := proofAdmit
+	if removed {
+		purpose = proofRemoved
+	}
+	proof, err := n.cfg.Keyring.Prove(purpose, boundText(member.ID, req.GetNonce()))
 	if err != nil {
 		return nil, fmt.Errorf("prove the keyring: %w", err)
 	}
-	return &peerv1.JoinResponse{ClusterId: view.ClusterID(), KeyringProof: proof}, nil
+	return &peerv1.JoinResponse{ClusterId: view.ClusterID(), KeyringProof: proof, Removed: removed}, nil
 }
 
 // Challenge implements rpc.Peers.
@@ -120,11 +128,34 @@ func (n *Node) joinAt(ctx context.Context, address string) error {
 		ClusterId: n.fsm.View().ClusterID(), Member: rpc.MemberMessage(n.self),
 		Challenge: challenge, KeyringProof: proof, Nonce: nonce,
 	})
+	if errors.Is(err, fault.ErrKeyring) && n.fsm.View().Founded() {
+		// A member knows whether its keyring is its cluster's. Nobody can tell it otherwise.
+		return fmt.Errorf("%w: another cluster's node is at %s, or a broken one (it says: %s)", membership.ErrMendable, address, err.Error())
+	}
 	if err != nil {
 		return err
 	}
+	return n.admitted(res, nonce)
+}
+
+// admitted checks that the answer is from one of the cluster's: whoever else says that this node is in, or out, is not
+// believed.
+func (n *Node) admitted(res *peerv1.JoinResponse, nonce []byte) error {
+	purpose := proofAdmit
+	if res.GetRemoved() {
+		purpose = proofRemoved
+	}
+	err := n.cfg.Keyring.CheckProof(purpose, boundText(n.cfg.ID, nonce), res.GetKeyringProof())
+	switch {
+	case err != nil && n.fsm.View().Founded():
+		return fmt.Errorf("an answer without proof: %s", err.Error())
+	case err != nil:
+		return err
+	case res.GetRemoved():
+		return membership.ErrRemoved
+	}
 	n.clock.Kick() // there will be voters to measure
-	return n.cfg.Keyring.CheckProof(proofAdmit, boundText(n.cfg.ID, nonce), res.GetKeyringProof())
+	return nil
 }
 
 // candidates gives the RPC addresses to ask for admission: the leader's first, then the other members', then

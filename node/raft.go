@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
-	"github.com/keyquorum/keyquorum/node/raftlog"
 	"github.com/keyquorum/keyquorum/node/raftnet"
+	"github.com/keyquorum/keyquorum/node/raftstore"
 )
 
 // raftConfig is Raft's own.
@@ -82,23 +82,23 @@ var errOvertaken = errors.New("this node's log was overtaken by a snapshot, whic
 
 // startRaft opens the transport and starts Raft over it and the stores.
 func (n *Node) startRaft() error {
-	logs, err := raftlog.Open(n.cfg.Logs, n.cfg.Snapshots)
+	stable, snapshots, err := raftstore.Open(n.cfg.Logs, n.cfg.Stable, n.cfg.Snapshots)
 	if err != nil {
-		return fmt.Errorf("open raft's log: %w", err)
+		return fmt.Errorf("open raft's stores: %w", err)
 	}
 	transport, err := raftnet.NewTCP(raftnet.TCPConfig{
 		Listener: n.cfg.RaftListener, Dial: n.cfg.Dial, Advertise: n.cfg.RaftAddress,
-		LocalID: raft.ServerID(n.cfg.ID), Addresses: addresses{n}, Logger: RaftLogger(n.log),
+		LocalID: raft.ServerID(n.cfg.ID), Addresses: addresses{n}, Elsewhere: n.recorded, Logger: RaftLogger(n.log),
 		Overtaken: func() { n.halt(errOvertaken) },
 	})
 	if err != nil {
 		return fmt.Errorf("raft transport: %w", err)
 	}
-	r, err := raft.NewRaft(n.raftConfig(), n.fsm, logs, n.cfg.Stable, n.cfg.Snapshots, transport)
+	r, err := raft.NewRaft(n.raftConfig(), n.fsm, n.cfg.Logs, stable, snapshots, transport)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), transport.Close())
 	}
-	transport.BindRaft(r)
+	transport.BindRaft(r, n.cfg.Logs)
 	n.transport, n.raft = transport, r
 	return nil
 }
@@ -114,9 +114,14 @@ func (a addresses) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 	if address, ok := a.node.cfg.Discovery.RaftAddress(string(id)); ok {
 		return raft.ServerAddress(address), nil
 	}
-	m, ok := a.node.fsm.View().Member(string(id))
-	if !ok {
-		return "", fmt.Errorf("no record of member %s", id)
+	if address := a.node.recorded(id); address != "" {
+		return address, nil
 	}
-	return raft.ServerAddress(m.RaftAddress), nil
+	return "", fmt.Errorf("no record of member %s", id)
+}
+
+// recorded gives the Raft address in a member's record; empty if it has none.
+func (n *Node) recorded(id raft.ServerID) raft.ServerAddress {
+	m, _ := n.fsm.View().Member(string(id))
+	return raft.ServerAddress(m.RaftAddress)
 }

@@ -41,7 +41,14 @@ func (c JoinerConfig) withDefaults() JoinerConfig {
 }
 
 // Joiner brings its node into a cluster, and then keeps the node's record there true.
-type Joiner struct{ cfg JoinerConfig }
+type Joiner struct {
+	cfg JoinerConfig
+	// told is the last complaint.
+	told string
+}
+
+// ErrMendable says that a node stays out until somebody mends what is said.
+var ErrMendable = errors.New("somebody has to see to this")
 
 // NewJoiner makes a Joiner.
 func NewJoiner(cfg JoinerConfig) *Joiner { return &Joiner{cfg: cfg.withDefaults()} }
@@ -76,10 +83,20 @@ func (j *Joiner) look(ctx context.Context) error {
 		case errors.Is(err, ErrRemoved), errors.Is(err, fault.ErrKeyring):
 			return err
 		default:
-			j.cfg.Logger.Debug("not admitted", "by", address, "error", err)
+			j.complain(address, err)
 		}
 	}
 	return nil
+}
+
+// complain tells what keeps the node out. What somebody has to mend is told aloud, once.
+func (j *Joiner) complain(address string, err error) {
+	if !errors.Is(err, ErrMendable) || err.Error() == j.told {
+		j.cfg.Logger.Debug("not admitted", "by", address, "error", err)
+		return
+	}
+	j.told = err.Error()
+	j.cfg.Logger.Warn("this node is not admitted to the cluster", "by", address, "error", err)
 }
 
 func (j *Joiner) ask(ctx context.Context, address string) error {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/node/raftnet"
 )
 
 // Raft is what a Manager needs of *raft.Raft.
@@ -41,8 +42,8 @@ type Config struct {
 	// Propose puts a command through the log; Await waits for a change of Raft's configuration.
 	Propose func(context.Context, fsm.Command) (fsm.Result, error)
 	Await   func(context.Context, raft.Future) error
-	// Applied asks a node how far it has applied the log.
-	Applied func(ctx context.Context, rpcAddress string) (uint64, error)
+	// Applied asks a member how far it has applied the log. It fails if another node answers.
+	Applied func(ctx context.Context, member fsm.Member) (uint64, error)
 	// WhoIs asks a node for its id.
 	WhoIs func(ctx context.Context, rpcAddress string) (string, error)
 	// Origin is recorded with each change.
@@ -97,69 +98,77 @@ var ErrRemoved = fmt.Errorf("%w: this node was removed from the cluster: stop it
 
 // Admit takes a node in as a non-voter, or brings the record and address of a member up to date. Who was removed is
 // not taken in again: ErrRemoved.
+//
+// The record comes first: the state has the last word on who was removed, and what was cut short between record and
+// configuration is finished by the next leader.
 func (m *Manager) Admit(ctx context.Context, member fsm.Member) error {
 	if err := m.take(ctx); err != nil {
 		return err
 	}
 	defer m.give()
+	view := m.cfg.View()
+	if view.Removed(member.ID) {
+		return ErrRemoved
+	}
+	if _, known := view.Member(member.ID); !known {
+		if err := m.takeOver(ctx, view, member); err != nil {
+			return err
+		}
+	}
+	if err := m.record(ctx, member); err != nil {
+		return err
+	}
+	return m.place(ctx, member)
+}
+
+// place puts a member into Raft's configuration, or gives it a new address there, with the suffrage that it has.
+func (m *Manager) place(ctx context.Context, member fsm.Member) error {
 	servers, err := m.servers()
 	if err != nil {
 		return err
 	}
-	if m.cfg.View().Removed(member.ID) {
-		return ErrRemoved
-	}
-	current, in := find(servers, raft.ServerID(member.ID))
-	if err := m.takeOver(ctx, servers, member); err != nil {
-		return err
-	}
-	if !in || current.Address != raft.ServerAddress(member.RaftAddress) {
-		if err := m.place(ctx, member, current.Suffrage, in); err != nil {
-			return fmt.Errorf("add %s to the raft configuration: %w", member.Name, err)
-		}
-	}
-	return m.record(ctx, member)
-}
-
-// place puts a server into Raft's configuration, or gives it a new address there, with the suffrage that it has.
-func (m *Manager) place(ctx context.Context, member fsm.Member, suffrage raft.ServerSuffrage, in bool) error {
-	id, address := raft.ServerID(member.ID), raft.ServerAddress(member.RaftAddress)
-	if in && suffrage == raft.Voter {
-		return m.await(ctx, m.cfg.Raft.AddVoter(id, address, 0, m.cfg.Timeout))
-	}
-	return m.await(ctx, m.cfg.Raft.AddNonvoter(id, address, 0, m.cfg.Timeout))
-}
-
-// takeOver removes the member at whose Raft address the new one is now: a node that lost its directory comes back
-// under another identity, and the old one can never answer there again. A member that does answer keeps its
-// address.
-func (m *Manager) takeOver(ctx context.Context, servers []raft.Server, member fsm.Member) error {
-	for _, s := range servers {
-		if s.ID == raft.ServerID(member.ID) || s.Address != raft.ServerAddress(member.RaftAddress) {
-			continue
-		}
-		if !m.cfg.View().Removed(string(s.ID)) && !m.lost(ctx, servers, s.ID, member) {
-			return fault.Invalid("member.raftAddress", fmt.Sprintf("%s is the address of member %s", s.Address, s.ID))
-		}
-		m.cfg.Logger.Warn("a member lost its identity: it is removed, and joins anew", "old", s.ID, "new", member.ID)
-		if err := m.evict(ctx, s.ID, m.cfg.Origin); err != nil {
-			return fmt.Errorf("remove %s, whose address %s has: %w", s.ID, member.Name, err)
-		}
+	id := raft.ServerID(member.ID)
+	address := raftnet.Address(id, raft.ServerAddress(member.RaftAddress))
+	change := m.cfg.Raft.AddNonvoter
+	switch current, in := find(servers, id); {
+	case in && current.Address == address:
 		return nil
+	case in && current.Suffrage == raft.Voter:
+		change = m.cfg.Raft.AddVoter
+	}
+	if err := m.await(ctx, change(id, address, 0, m.cfg.Timeout)); err != nil {
+		return fmt.Errorf("add %s to the raft configuration: %w", member.Name, err)
 	}
 	return nil
 }
 
-// lost tells whether a member's identity is gone: at the very place where it was, the newcomer answers. A member
-// that only moved takes nobody's place, and the leader is not lost.
-func (m *Manager) lost(ctx context.Context, servers []raft.Server, old raft.ServerID, newcomer fsm.Member) bool {
-	record, ok := m.cfg.View().Member(string(old))
-	if _, moved := find(servers, raft.ServerID(newcomer.ID)); !ok || moved || old == m.cfg.Self {
+// takeOver removes the member at whose Raft address a new one is now: a node that lost its directory comes back
+// under another identity, and the old one can never answer there again. A member that does answer keeps its address.
+func (m *Manager) takeOver(ctx context.Context, view *fsm.View, newcomer fsm.Member) error {
+	for _, old := range view.Members() {
+		if old.RaftAddress != newcomer.RaftAddress {
+			continue
+		}
+		if !m.lost(ctx, old, newcomer) {
+			return fault.Invalid("member.raftAddress", fmt.Sprintf("%s is the address of member %s (%s)", old.RaftAddress, old.Name, old.ID))
+		}
+		m.cfg.Logger.Warn("a member lost its identity: it is removed, and joins anew", "old", old.ID, "new", newcomer.ID)
+		if err := m.evict(ctx, raft.ServerID(old.ID), m.cfg.Origin); err != nil {
+			return fmt.Errorf("remove %s, whose address %s has: %w", old.ID, newcomer.Name, err)
+		}
+	}
+	return nil
+}
+
+// lost tells whether a member's identity is gone: at the very place where it was, the newcomer answers. The leader is
+// not lost.
+func (m *Manager) lost(ctx context.Context, old, newcomer fsm.Member) bool {
+	if raft.ServerID(old.ID) == m.cfg.Self {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	who, err := m.cfg.WhoIs(ctx, record.RPCAddress)
+	who, err := m.cfg.WhoIs(ctx, old.RPCAddress)
 	return err == nil && who == newcomer.ID
 }
 
@@ -309,6 +318,9 @@ func (m *Manager) carryOut(ctx context.Context, plan Plan) error {
 	case plan.Demote != "":
 		m.cfg.Logger.Info("member is a voter no more", "member", plan.Demote)
 		return m.await(ctx, m.cfg.Raft.DemoteVoter(plan.Demote, 0, m.cfg.Timeout))
+	case plan.Place.ID != "":
+		m.cfg.Logger.Info("admission of a member is finished", "member", plan.Place.ID)
+		return m.place(ctx, plan.Place)
 	case plan.Evict != "":
 		m.cfg.Logger.Info("removal of a member is finished", "member", plan.Evict)
 		return m.evict(ctx, plan.Evict, m.cfg.Origin)

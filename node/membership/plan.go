@@ -14,6 +14,8 @@ type Plan struct {
 	Promote raft.Server
 	// Demote makes a voter too many a non-voter.
 	Demote raft.ServerID
+	// Place puts a member whose admission was cut short into the configuration.
+	Place fsm.Member
 	// Evict takes a server whose removal was cut short out of the configuration.
 	Evict raft.ServerID
 }
@@ -51,7 +53,18 @@ func Next(s Situation) Plan {
 	case len(voters) > s.Wanted && s.AllAnswer:
 		return Plan{Demote: s.surplus(voters)}
 	}
-	return Plan{}
+	return Plan{Place: s.unplaced()}
+}
+
+// unplaced finds a record whose member is not in the configuration (yet).
+func (s Situation) unplaced() fsm.Member {
+	for _, m := range s.Members {
+		in := slices.ContainsFunc(s.Servers, func(server raft.Server) bool { return string(server.ID) == m.ID })
+		if !in {
+			return m
+		}
+	}
+	return fsm.Member{}
 }
 
 // split gives the voters, and the non-voters that could become voters, in order of their ids.

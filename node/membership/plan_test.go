@@ -83,3 +83,11 @@ func TestARemovalThatWasCutShortIsFinished(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+func TestAnAdmissionThatWasCutShortIsFinished(t *testing.T) {
+	s := situation(3, 0, 3)
+	s.Members = append(s.Members, fsm.Member{ID: "new"})
+	if got := Next(s); got != (Plan{Place: fsm.Member{ID: "new"}}) {
+		t.Errorf("%+v", got)
+	}
+}

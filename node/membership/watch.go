@@ -53,7 +53,7 @@ func (m *Manager) look(ctx context.Context, w *watch, servers []raft.Server) {
 			continue
 		}
 		asked.Go(func() {
-			applied, err := m.cfg.Applied(ctx, member.RPCAddress)
+			applied, err := m.cfg.Applied(ctx, member)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {

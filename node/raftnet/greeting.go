@@ -10,10 +10,13 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// An address that says whom it is meant for is ID@HOST:PORT. It stays inside this package: the library only keeps
-// its connections by it.
-
-func addressedTo(id raft.ServerID, addr raft.ServerAddress) raft.ServerAddress {
+// Address says whom an address is meant for: ID@HOST:PORT. In Raft's configuration, too, where no two members may
+// have the same address, although they can for a while: when they exchange theirs, say. An address that says it
+// already stays as it is.
+func Address(id raft.ServerID, addr raft.ServerAddress) raft.ServerAddress {
+	if to, _ := recipient(addr); to != "" {
+		return addr
+	}
 	return raft.ServerAddress(string(id) + "@" + string(addr))
 }
 

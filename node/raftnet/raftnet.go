@@ -15,9 +15,11 @@
 //   - An InstallSnapshot that arrives late puts a follower back to an older state. Here it is answered, and not
 //     installed (snapshot.go).
 //   - A refused append can wedge a follower while appends are pipelined (issue 612). Here there is no pipeline.
-//   - A follower whose lost entries reach past the snapshot that it was sent keeps them, and refuses from then on
-//     all that follows on the snapshot. Nothing but a start clears its log (raftlog); here it is noticed, and told
-//     (overtaken.go).
+//   - A vote is remembered by the candidate's address, and given to whoever stands at that address in the same term,
+//     whatever its log. Members that exchanged addresses could both lead in one term. Here a node is written by its id.
+//   - After a snapshot, a follower refuses what follows on it if the log no longer has the snapshot's last entry, or
+//     still has another one, which was lost. Here the first is mended, and the second, which only a start can mend
+//     (raftstore), is noticed (overtaken.go).
 //
 // Beside the repairs, a node can be kept from standing for leader (stand.go).
 package raftnet
@@ -65,7 +67,7 @@ type Transport struct {
 	addresses raft.ServerAddressProvider
 	log       hclog.Logger
 	committed atomic.Pointer[func() uint64]
-	snapshot  atomic.Pointer[func() (index, term uint64)]
+	state     atomic.Pointer[state]
 	overtaken func()
 	// overtakenOnce is for calling it.
 	overtakenOnce sync.Once
@@ -113,10 +115,10 @@ func Wrap(inner Inner, cfg Config) *Transport {
 // Bind sets Config.Committed. The last one given counts.
 func (t *Transport) Bind(committed func() uint64) { t.committed.Store(&committed) }
 
-// BindRaft binds to what r has committed, and to the snapshot that it stands on.
-func (t *Transport) BindRaft(r *raft.Raft) {
+// BindRaft binds to what r has committed, to the snapshot that it stands on, and to its log.
+func (t *Transport) BindRaft(r *raft.Raft, logs raft.LogStore) {
 	t.Bind(func() uint64 { return max(r.CommitIndex(), r.AppliedIndex()) })
-	t.bindSnapshot(func() (index, term uint64) { return lastSnapshot(r) })
+	t.state.Store(&state{raft: r, logs: logs})
 }
 
 // Close closes the inner transport and waits for the wrapper's own goroutines. Requests that wait for Raft are
@@ -174,13 +176,11 @@ func (t *Transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args
 // LocalAddr is the address that other nodes reach this one at.
 func (t *Transport) LocalAddr() raft.ServerAddress { return t.inner.LocalAddr() }
 
-// EncodePeer gives an address as it is written in requests and votes.
-func (t *Transport) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte {
-	return t.inner.EncodePeer(id, addr)
-}
+// EncodePeer gives a node as it is written in requests and votes: by its id.
+func (t *Transport) EncodePeer(id raft.ServerID, _ raft.ServerAddress) []byte { return []byte(id) }
 
-// DecodePeer reads what EncodePeer wrote.
-func (t *Transport) DecodePeer(b []byte) raft.ServerAddress { return t.inner.DecodePeer(b) }
+// DecodePeer reads what EncodePeer wrote. Raft compares it and shows it; nobody connects to it.
+func (t *Transport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
 
 func (t *Transport) resolve(id raft.ServerID, fallback raft.ServerAddress) raft.ServerAddress {
 	addr := fallback
@@ -190,7 +190,7 @@ func (t *Transport) resolve(id raft.ServerID, fallback raft.ServerAddress) raft.
 		}
 	}
 	if t.addressed {
-		return addressedTo(id, addr)
+		return Address(id, addr)
 	}
 	return addr
 }

@@ -22,10 +22,7 @@ func (t *Transport) handle(rpc raft.RPC) {
 		t.handleSnapshot(rpc, req)
 		return
 	case *raft.AppendEntriesRequest:
-		rpc.Command = vouched(req)
-		resp := t.ask(rpc)
-		t.noticeOvertaken(req, resp)
-		t.answer(rpc, resp)
+		t.answer(rpc, t.append(rpc, vouched(req)))
 		return
 	case *raft.TimeoutNowRequest:
 		if t.seated.Load() {

@@ -93,7 +93,7 @@ func run(t *testing.T, id raft.ServerID, trans Inner, tune func(*raft.Config)) *
 		t.Fatal(err)
 	}
 	if wrapped, ok := trans.(*Transport); ok {
-		wrapped.BindRaft(node.Raft)
+		wrapped.BindRaft(node.Raft, node.logs)
 	}
 	t.Cleanup(func() {
 		if err := node.Shutdown().Error(); err != nil {

@@ -2,6 +2,7 @@ package raftnet
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -16,6 +17,7 @@ import (
 type stream struct {
 	net.Listener
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
+	elsewhere func(id raft.ServerID) raft.ServerAddress
 	advertise advertised
 	max       int
 	local     string // whom connections from outside must be meant for; empty for anybody
@@ -42,6 +44,7 @@ func newStream(cfg TCPConfig) *stream {
 	s := &stream{
 		Listener:  cfg.Listener,
 		dial:      cfg.Dial,
+		elsewhere: cfg.Elsewhere,
 		advertise: advertised(cfg.Advertise),
 		max:       cfg.MaxConns,
 		local:     string(cfg.LocalID),
@@ -58,10 +61,8 @@ func (s *stream) Addr() net.Addr { return s.advertise }
 
 // Dial connects to another node.
 func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, timeout)
-	defer cancel()
 	id, hostPort := recipient(address)
-	c, err := s.dial(ctx, "tcp", hostPort)
+	c, err := s.connect(id, hostPort, timeout)
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +77,29 @@ func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Co
 		return nil, net.ErrClosed
 	}
 	return tracked, nil
+}
+
+// connect dials a node where it should be, or elsewhere.
+func (s *stream) connect(id, hostPort string, timeout time.Duration) (net.Conn, error) {
+	other := string(s.elsewhere(raft.ServerID(id)))
+	if id == "" || other == "" || other == hostPort {
+		return s.connectTo(hostPort, timeout)
+	}
+	c, err := s.connectTo(hostPort, timeout/2)
+	if err == nil {
+		return c, nil
+	}
+	c, again := s.connectTo(other, timeout/2)
+	if again != nil {
+		return nil, errors.Join(err, again)
+	}
+	return c, nil
+}
+
+func (s *stream) connectTo(hostPort string, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, timeout)
+	defer cancel()
+	return s.dial(ctx, "tcp", hostPort)
 }
 
 // Accept gives the next connection that is within the bound.

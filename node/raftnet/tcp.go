@@ -44,6 +44,9 @@ type TCPConfig struct {
 	// MaxConns is how many connections from outside are open at a time, DefaultMaxConns if zero; those above it
 	// are closed at once.
 	MaxConns int
+	// Elsewhere gives another HOST:PORT at which to try a node that cannot be reached where it should be; empty for
+	// none. It may be nil.
+	Elsewhere func(id raft.ServerID) raft.ServerAddress
 	// Addresses, Committed and Overtaken are those of Config.
 	Addresses raft.ServerAddressProvider
 	Committed func() uint64
@@ -67,6 +70,9 @@ func (c TCPConfig) withDefaults() TCPConfig {
 	}
 	if c.Advertise == "" && c.Listener != nil {
 		c.Advertise = c.Listener.Addr().String()
+	}
+	if c.Elsewhere == nil {
+		c.Elsewhere = func(raft.ServerID) raft.ServerAddress { return "" }
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()

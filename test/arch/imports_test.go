@@ -18,7 +18,7 @@ type layer struct {
 var (
 	leaves    = []string{"internal/fault", "internal/secret", "internal/subject"}
 	nodeRooms = []string{
-		"node/clock", "node/freshness", "node/membership", "node/propose", "node/raftlog", "node/raftnet", "node/rotation",
+		"node/clock", "node/freshness", "node/membership", "node/propose", "node/raftstore", "node/raftnet", "node/rotation",
 		"node/tokens",
 	}
 )

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"connectrpc.com/connect"
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
@@ -16,6 +19,7 @@ import (
 	"github.com/keyquorum/keyquorum/node/membership"
 	"github.com/keyquorum/keyquorum/rpc"
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
+	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1/peerv1connect"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 	"github.com/keyquorum/keyquorum/test/cluster"
 )
@@ -271,8 +275,8 @@ func TestWhoWasRemovedIsNotTakenInAgain(t *testing.T) {
 		if _, err := c.Leader().Node().Remove(t.Context(), cluster.Caller, &v1.RemoveRequest{Node: victim.UUID}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.Leader().Node().Join(t.Context(), replayed); !errors.Is(err, membership.ErrRemoved) {
-			t.Errorf("the join of a member that was removed, again: %v", err)
+		if res, err := c.Leader().Node().Join(t.Context(), replayed); err != nil || !res.GetRemoved() {
+			t.Errorf("the join of a member that was removed, again: %v, %v", res, err)
 		}
 		c.Await("the removed node to say so", func() bool { return errors.Is(victim.Ready(), membership.ErrRemoved) })
 		if got := role(t, c, victim.UUID); got != v1.Member_ABSENT {
@@ -281,7 +285,6 @@ func TestWhoWasRemovedIsNotTakenInAgain(t *testing.T) {
 	})
 }
 
-// The entry that admits a newcomer reaches the newcomer and nobody else, and is lost with its leader.
 func TestANewcomerWhoseAdmissionWasLostIsAdmitted(t *testing.T) {
 	in(t, func(t *testing.T) {
 		c := cluster.New(t, 3, cluster.Options{})
@@ -290,10 +293,6 @@ func TestANewcomerWhoseAdmissionWasLostIsAdmitted(t *testing.T) {
 		newcomer := c.Prepare()
 		c.Partition(old, newcomer)
 		c.Start(newcomer)
-		c.Await("the newcomer to hear of its admission", func() bool {
-			status, err := newcomer.Node().Status(t.Context())
-			return err == nil && status.GetLeaderId() == old.UUID
-		})
 		c.Await("the old leader to give up", func() bool { return !old.Leading() })
 		c.Kill(old)
 		c.Heal()
@@ -514,4 +513,211 @@ func TestMembersThatAllMovedFindEachOther(t *testing.T) {
 		}
 		c.Leader().MustIssue(t, "bob", time.Hour)
 	})
+}
+
+// An address pool gives the machines each other's addresses.
+func TestMembersThatExchangedAddressesFindEachOther(t *testing.T) {
+	for _, moved := range []int{2, 3} {
+		in(t, func(t *testing.T) {
+			c := cluster.New(t, 3, cluster.Options{})
+			token := c.Leader().MustIssue(t, "ada", time.Hour)
+			c.AwaitAgreed()
+			members := c.Members()
+			var hosts []string
+			for _, m := range members {
+				c.Kill(m)
+				hosts = append(hosts, m.Host)
+			}
+			for i, m := range members[:moved] {
+				c.Move(m, hosts[(i+1)%moved])
+			}
+			for _, m := range members {
+				c.Restart(m)
+			}
+			c.AwaitSettled()
+			c.Await("the records to be true", func() bool {
+				for _, m := range members {
+					if record, _ := c.Leader().View().Member(m.UUID); record.RaftAddress != m.Host+":7401" {
+						return false
+					}
+				}
+				return true
+			})
+			for _, m := range members {
+				if got := m.MustVerify(t, token); got != valid {
+					t.Errorf("at %s: %v", m.Host, got)
+				}
+				m.MustIssue(t, "bob", time.Hour)
+			}
+			newcomer := c.Add()
+			c.Await("a newcomer to be admitted", func() bool { return newcomer.Ready() == nil })
+		})
+	}
+}
+
+// A vote that is remembered by an address would be given to both, in one term.
+func TestMembersThatExchangedAddressesDoNotShareAVote(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{Config: func(cfg *node.Config) {
+			if cfg.Name == "n3" { // it votes, and does not stand
+				cfg.Timing.Heartbeat, cfg.Timing.Lease = 20*time.Second, 200*time.Millisecond
+			}
+		}})
+		b, a, voter := c.Members()[0], c.Members()[1], c.Members()[2]
+		term := leaderTerm(t, b)
+		c.Net.Delay(a.Host, voter.Host, 60*time.Millisecond)
+		c.Kill(voter)
+		c.Kill(b)
+		c.Restart(voter)
+		c.Await("the second to win", func() bool {
+			status, err := a.Node().Status(t.Context())
+			return err == nil && status.GetLeaderId() == a.UUID
+		})
+		won := leaderTerm(t, a)
+		if won != term+1 {
+			t.Fatalf("the second won in term %d, not in %d: the test shows nothing", won, term+1)
+		}
+		c.Net.Cut(a.Host, voter.Host) // nothing that it writes gets there
+		c.Kill(a)
+		c.Heal()
+		hostA, hostB := a.Host, b.Host
+		c.Move(a, hostB)
+		c.Move(b, hostA)
+		c.Net.Delay(b.Host, voter.Host, 0)
+		c.Restart(b)
+		if got := leaderTerm(t, c.Leader()); got <= won {
+			t.Errorf("another leads in term %d, which was won before", got)
+		}
+	})
+}
+
+// rogue answers whoever asks to join, and holds no keyring.
+type rogue struct {
+	peerv1connect.UnimplementedPeerServiceHandler
+	answer func() (*connect.Response[peerv1.JoinResponse], error)
+}
+
+func (rogue) Challenge(context.Context, *connect.Request[peerv1.ChallengeRequest]) (*connect.Response[peerv1.ChallengeResponse], error) {
+	return connect.NewResponse(&peerv1.ChallengeResponse{Challenge: []byte("x")}), nil
+}
+
+func (r rogue) Join(context.Context, *connect.Request[peerv1.JoinRequest]) (*connect.Response[peerv1.JoinResponse], error) {
+	return r.answer()
+}
+
+// serve runs the rogue at a host's RPC address.
+func (r rogue) serve(t *testing.T, c *cluster.Cluster, host string) {
+	t.Helper()
+	l, err := c.Net.Listen(host + ":7400")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(peerv1connect.NewPeerServiceHandler(r))
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{Handler: mux, Protocols: protocols}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(l)
+	}()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-done
+	})
+}
+
+func TestNobodyIsTalkedOutOfItsCluster(t *testing.T) {
+	for what, answer := range map[string]func() (*connect.Response[peerv1.JoinResponse], error){
+		"you were removed": func() (*connect.Response[peerv1.JoinResponse], error) {
+			return connect.NewResponse(&peerv1.JoinResponse{Removed: true}), nil
+		},
+		"not found": func() (*connect.Response[peerv1.JoinResponse], error) {
+			return nil, connect.NewError(connect.CodeNotFound, errors.New("no"))
+		},
+		"your keyring is wrong": func() (*connect.Response[peerv1.JoinResponse], error) {
+			return nil, connect.NewError(connect.CodePermissionDenied, errors.New("no"))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			in(t, func(t *testing.T) {
+				c := cluster.New(t, 3, cluster.Options{})
+				c.AwaitAgreed()
+				rogue{answer: answer}.serve(t, c, c.Prepare().Host) // only discovery tells of it
+				c.Kill(c.Leader())
+				c.Partition(c.Running()[0])
+				time.Sleep(5 * time.Second) // without a leader they ask everybody
+				c.Heal()
+				c.Await("those left to serve", func() bool {
+					return !slices.ContainsFunc(c.Running(), func(m *cluster.Member) bool { return m.Ready() != nil })
+				})
+				c.Leader().MustIssue(t, "ada", time.Minute)
+			})
+		})
+	}
+}
+
+// A record that the state refuses leaves nothing behind that would block the address.
+func TestARefusedNewcomerLeavesItsAddressFree(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		bad := fsm.Member{ID: "ghost", Name: strings.Repeat("x", 300), RPCAddress: "n4:7400", RaftAddress: "n4:7401", Format: fsm.Format}
+		if _, err := c.Leader().Node().Join(t.Context(), joinRequest(t, c, bad)); err == nil {
+			t.Error("a record with an endless name was taken")
+		}
+		newcomer := c.Add() // n4
+		c.Await("it to be admitted", func() bool { return newcomer.Ready() == nil })
+	})
+}
+
+// A follower has one entry behind the snapshot that it was sent, which is lost, and so does not have the snapshot's
+// last entry in its log.
+func TestAFollowerWhoseLogBeginsBehindItsSnapshotGoesOn(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 5, cluster.Options{Config: func(cfg *node.Config) {
+			cfg.SnapshotThreshold, cfg.SnapshotInterval, cfg.TrailingLogs = 20, time.Second, 4
+		}})
+		leader, follower := c.Leader(), c.Follower()
+		c.Kill(follower)
+		end := issueUntilASnapshotEndsTheLog(t, leader)
+		c.Start(follower)
+		c.Await("the follower to install the snapshot", func() bool {
+			metas, err := follower.Snapshots.List()
+			return err == nil && len(metas) > 0 && metas[0].Index == end && follower.View().Position() == leader.View().Position()
+		})
+		c.Partition(leader, follower)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if _, err := leader.Issue(ctx, "lost", time.Hour); err == nil {
+			t.Error("two of five committed")
+		}
+		c.Kill(leader)
+		c.Heal()
+		c.Leader().MustIssue(t, "zoe", time.Hour)
+		c.AwaitAgreed()
+		if err := follower.Ready(); err != nil {
+			t.Errorf("the follower: %v", err)
+		}
+	})
+}
+
+func issueUntilASnapshotEndsTheLog(t *testing.T, leader *cluster.Member) uint64 {
+	t.Helper()
+	for i := range 200 {
+		leader.MustIssue(t, fmt.Sprintf("user-%d", i), time.Hour)
+		if i < 40 {
+			continue
+		}
+		time.Sleep(4 * time.Second)
+		metas, err := leader.Snapshots.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last, err := leader.Logs.LastIndex(); err == nil && len(metas) > 0 && metas[0].Index == last {
+			return last
+		}
+	}
+	t.Fatal("no snapshot ended where the log did")
+	return 0
 }

@@ -635,8 +635,10 @@ func (x *JoinRequest) GetNonce() []byte {
 type JoinResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	// As in the request, made by the receiver: bound to the asker's id and nonce.
-	KeyringProof  []byte `protobuf:"bytes,2,opt,name=keyring_proof,json=keyringProof,proto3" json:"keyring_proof,omitempty"`
+	// As in the request, made by the receiver: bound to the asker's id and nonce, and to what it says.
+	KeyringProof []byte `protobuf:"bytes,2,opt,name=keyring_proof,json=keyringProof,proto3" json:"keyring_proof,omitempty"`
+	// The asker was a member, and was removed: it does not come back under its identity.
+	Removed       bool `protobuf:"varint,3,opt,name=removed,proto3" json:"removed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -683,6 +685,13 @@ func (x *JoinResponse) GetKeyringProof() []byte {
 		return x.KeyringProof
 	}
 	return nil
+}
+
+func (x *JoinResponse) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
 }
 
 type LeaveRequest struct {
@@ -824,11 +833,12 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\x06member\x18\x02 \x01(\v2\x14.keyquorum.v1.MemberR\x06member\x12#\n" +
 	"\rkeyring_proof\x18\x03 \x01(\fR\fkeyringProof\x12\x1c\n" +
 	"\tchallenge\x18\x04 \x01(\fR\tchallenge\x12\x14\n" +
-	"\x05nonce\x18\x05 \x01(\fR\x05nonce\"R\n" +
+	"\x05nonce\x18\x05 \x01(\fR\x05nonce\"l\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12#\n" +
-	"\rkeyring_proof\x18\x02 \x01(\fR\fkeyringProof\"j\n" +
+	"\rkeyring_proof\x18\x02 \x01(\fR\fkeyringProof\x12\x18\n" +
+	"\aremoved\x18\x03 \x01(\bR\aremoved\"j\n" +
 	"\fLeaveRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12#\n" +
 	"\rkeyring_proof\x18\x02 \x01(\fR\fkeyringProof\x12\x1c\n" +
