@@ -143,7 +143,7 @@ func overloaded(kind string, why error) *connect.Error {
 func (e *edge) refuse(w http.ResponseWriter, r *http.Request, c *call, err *connect.Error) {
 	_ = e.errors.Write(w, r, withRequestInfo(err, c.id)) // the caller has gone if it fails
 	code := "undecoded"
-	switch err.Code() { //nolint:exhaustive // the others are the caller's faults with the protocol
+	switch err.Code() {
 	case connect.CodeResourceExhausted, connect.CodeUnavailable:
 		code = err.Code().String()
 	}

@@ -62,7 +62,7 @@ func wireCount(n *count) *uint32 {
 	if n == nil {
 		return nil
 	}
-	u := uint32(min(int64(*n), math.MaxUint32)) //nolint:gosec // a count is never negative
+	u := uint32(min(int64(*n), math.MaxUint32))
 	return &u
 }
 

@@ -21,16 +21,13 @@ func (*completionCommand) Help() string {
 
 var shells = map[string]func(words []level) string{"bash": bashCompletion, "zsh": zshCompletion, "fish": fishCompletion}
 
-func (c *completionCommand) check() []string {
-	if shells[c.Shell] == nil {
-		return []string{quoted(c.Shell) + " is none of bash, zsh, fish"}
-	}
-	return nil
-}
-
 func (c *completionCommand) run(_ context.Context, s *session) error {
+	script, ok := shells[c.Shell]
+	if !ok {
+		return usagef("%s is none of bash, zsh, fish", quoted(c.Shell))
+	}
 	app := newApp(&root{}, newSettings(s.env), s)
-	s.out.printf("%s", shells[c.Shell](levels(app.Model.Node, nil)))
+	s.out.printf("%s", script(levels(app.Model.Node, nil)))
 	return nil
 }
 

@@ -290,3 +290,65 @@ func TestWhoDoesNotStandElectsAnother(t *testing.T) {
 		agree(t, all, "a", "b")
 	})
 }
+
+// A follower's log begins behind the snapshot that it was sent, with an entry that was lost. Without the repair Raft
+// refuses what follows on the snapshot, which the leader can only answer with that snapshot, for ever.
+func TestALogThatBeginsBehindItsSnapshotGoesOn(t *testing.T) {
+	scenario := func(t *testing.T, repair bool) (raft.AppendEntriesResponse, string) {
+		net := memnet.New()
+		follower := start(t, net, repair)
+		old, young := play(t, net, "n1", 2, repair), play(t, net, "n3", 3, repair)
+		last := raft.Log{Index: 5, Term: 2}
+		old.mustInstall(last, "a b")
+		if resp := old.append(last, 5, entry(6, 2, "lost")); !resp.Success {
+			t.Fatalf("%+v", resp)
+		}
+		resp := young.append(last, 6, entry(6, 3, "c"))
+		return resp, follower.fsm.String()
+	}
+	inBubble(t, "repaired", func(t *testing.T) {
+		if resp, got := scenario(t, repaired); !resp.Success || got != "a b c" {
+			t.Errorf("%+v, applied %q", resp, got)
+		}
+	})
+	inBubble(t, "bare", func(t *testing.T) {
+		if resp, got := scenario(t, bare); resp.Success {
+			t.Errorf("applied %q: the library goes on by itself, and the repair may go", got)
+		}
+	})
+}
+
+// A vote is for a node, wherever it is.
+func TestAVoteIsForANodeNotForItsAddress(t *testing.T) {
+	scenario := func(t *testing.T, repair bool) (granted bool) {
+		net := memnet.New()
+		follower := start(t, net, repair)
+		first := play(t, net, "n1", 2, repair)
+		ask := func(p *peer, id string) bool {
+			var resp raft.RequestVoteResponse
+			header := raft.RPCHeader{ProtocolVersion: 3, ID: []byte(id), Addr: p.EncodePeer(raft.ServerID(id), "n1:7401")}
+			if err := p.RequestVote("n2", "n2:7401", &raft.RequestVoteRequest{RPCHeader: header, Term: 2, LastLogIndex: 1, LastLogTerm: 1}, &resp); err != nil {
+				t.Fatal(err)
+			}
+			return resp.Granted
+		}
+		if !ask(first, "n1") {
+			t.Fatal("the first is not voted for")
+		}
+		granted = ask(first, "n3") // which is at n1's address now
+		if follower.CurrentTerm() != 2 {
+			t.Errorf("term %d", follower.CurrentTerm())
+		}
+		return granted
+	}
+	inBubble(t, "repaired", func(t *testing.T) {
+		if scenario(t, repaired) {
+			t.Error("two nodes got one vote in one term")
+		}
+	})
+	inBubble(t, "bare", func(t *testing.T) {
+		if !scenario(t, bare) {
+			t.Error("the library no longer votes for addresses: the repair may go")
+		}
+	})
+}
