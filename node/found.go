@@ -48,7 +48,7 @@ func (n *Node) Init(ctx context.Context, by rpc.Caller, req *v1.InitRequest) (*v
 	}
 	settings := fsm.DefaultSettings().With(rpc.SettingsChange(req.GetSettings()))
 	if err := settings.Validate(); err != nil {
-		return nil, err
+		return nil, ofSettings(err)
 	}
 	n.claiming.Store(true)
 	defer n.claiming.Store(false)

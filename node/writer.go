@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/hashicorp/raft"
@@ -132,9 +133,20 @@ func (w *localWriter) TransferLeadership(ctx context.Context, _ rpc.Caller, req 
 func (w *localWriter) UpdateSettings(ctx context.Context, by rpc.Caller, req *v1.UpdateSettingsRequest) (*v1.UpdateSettingsResponse, error) {
 	res, err := w.node.proposer.Propose(ctx, fsm.Command{Origin: originOf(by), Op: rpc.SettingsChange(req.GetSettings())})
 	if err != nil {
-		return nil, err
+		return nil, ofSettings(err)
 	}
 	return &v1.UpdateSettingsResponse{Settings: rpc.SettingsMessage(res.Settings)}, nil
+}
+
+// ofSettings names the field of a refusal as requests have it: settings come in a message of their own.
+func ofSettings(err error) error {
+	refusal, ok := errors.AsType[*fsm.Refusal](err)
+	if !ok || refusal.Field == "" {
+		return err
+	}
+	named := *refusal
+	named.Field = "settings." + refusal.Field
+	return &named
 }
 
 // forwarder carries writes out at the leader.
