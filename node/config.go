@@ -79,6 +79,9 @@ type Config struct {
 	ProbeListener net.Listener
 	// RPCAddress and RaftAddress are HOST:PORT as other nodes reach the listeners.
 	RPCAddress, RaftAddress string
+	// MaxConns bounds the connections that callers hold, and a quarter of it those that others hold at the Raft port;
+	// 2048 if zero. Each takes a file descriptor.
+	MaxConns int
 	// Dial connects to other nodes; net.Dialer's DialContext if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Discovery finds other nodes; nil for none.
@@ -118,6 +121,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Discovery == nil {
 		c.Discovery = nobody{}
+	}
+	if c.MaxConns == 0 {
+		c.MaxConns = 2048
 	}
 	if c.SnapshotInterval == 0 {
 		c.SnapshotInterval = 2 * time.Minute

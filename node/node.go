@@ -104,7 +104,7 @@ func (n *Node) furnish() {
 		Node: n, Logger: n.log, Registerer: n.cfg.Registry, Gatherer: n.cfg.Registry,
 		OmitProbes: n.cfg.ProbeListener != nil,
 	}
-	bounds := rpc.ServerConfig{Logger: n.log}
+	bounds := rpc.ServerConfig{Logger: n.log, MaxConns: n.cfg.MaxConns}
 	n.server = rpc.NewServer(rpc.NewHandler(front), bounds)
 	if n.cfg.ProbeListener != nil {
 		n.probes = rpc.NewServer(rpc.ProbeHandler(front), bounds)

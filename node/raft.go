@@ -87,7 +87,7 @@ func (n *Node) startRaft() error {
 		return fmt.Errorf("open raft's stores: %w", err)
 	}
 	transport, err := raftnet.NewTCP(raftnet.TCPConfig{
-		Listener: n.cfg.RaftListener, Dial: n.cfg.Dial, Advertise: n.cfg.RaftAddress,
+		Listener: n.cfg.RaftListener, Dial: n.cfg.Dial, Advertise: n.cfg.RaftAddress, MaxConns: max(1, n.cfg.MaxConns/4),
 		LocalID: raft.ServerID(n.cfg.ID), Addresses: addresses{n}, Elsewhere: n.recorded, Logger: RaftLogger(n.log),
 		Overtaken: func() { n.halt(errOvertaken) },
 	})

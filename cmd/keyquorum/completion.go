@@ -131,7 +131,11 @@ _keyquorum() {
     _describe command commands
   fi
 }
-compdef _keyquorum keyquorum
+if [[ $funcstack[1] == _keyquorum ]]; then
+  _keyquorum "$@" # autoloaded, for the first time
+else
+  compdef _keyquorum keyquorum
+fi
 `
 }
 

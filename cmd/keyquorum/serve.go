@@ -48,7 +48,11 @@ func (c *serveCommand) run(ctx context.Context, s *session) error {
 		return err
 	}
 	log := newLogger(s.err, c.LogLevel, c.LogFormat)
-	m, err := member.Open(c.config(keyring, log))
+	conns, files := maxConns()
+	if conns != 0 {
+		log.Warn("the limit on open files is low, and so are those on connections: raise it (ulimit -n, LimitNOFILE=)", "files", files, "connections", conns)
+	}
+	m, err := member.Open(c.config(keyring, log, conns))
 	if err != nil {
 		return err
 	}
@@ -106,7 +110,7 @@ func (c *serveCommand) keyring(ctx context.Context) (*seal.Keyring, error) {
 	return seal.File(c.Keyring).Load(ctx)
 }
 
-func (c *serveCommand) config(keyring *seal.Keyring, log *slog.Logger) member.Config {
+func (c *serveCommand) config(keyring *seal.Keyring, log *slog.Logger, conns int) member.Config {
 	return member.Config{
 		Name: c.Name, DataDir: c.DataDir, Region: c.Region, Replica: c.Replica,
 		Version: thisBuild().Version, Keyring: keyring,
@@ -115,6 +119,7 @@ func (c *serveCommand) config(keyring *seal.Keyring, log *slog.Logger) member.Co
 		Logger: log,
 		Tune: func(n *node.Config) {
 			n.SnapshotThreshold, n.TrailingLogs = uint64(c.SnapshotThreshold), uint64(c.TrailingLogs)
+			n.MaxConns = conns
 		},
 	}
 }
