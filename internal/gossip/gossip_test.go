@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -396,4 +397,35 @@ func TestTheLongestGoneAreForgotten(t *testing.T) {
 	if got := r.missing(); len(got) != maxGone || slices.Contains(got, "10.0.0.0:1") {
 		t.Errorf("%d are remembered: %v", len(got), got)
 	}
+}
+
+// Whoever holds the port open shuts nobody out for long, and fills no log.
+func TestStrangersAtTheDoorAreFew(t *testing.T) {
+	a := boot(t, "a", nil)
+	var strangers []net.Conn
+	for range 3 * maxStreams {
+		c, err := net.Dial("tcp", a.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		strangers = append(strangers, c)
+	}
+	turnedAway, until := 0, time.Now().Add(2*time.Second) // memberlist's own patience with them is 10 s
+	for _, c := range strangers {
+		if err := c.SetReadDeadline(until); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			turnedAway++
+		}
+	}
+	if turnedAway < 2*maxStreams {
+		t.Errorf("%d of %d strangers were turned away, want %d", turnedAway, len(strangers), 2*maxStreams)
+	}
+	for _, c := range strangers {
+		c.Close()
+	}
+	b := boot(t, "b", nil, a.Addr())
+	b.awaits("a")
+	a.awaits("b")
 }

@@ -5,13 +5,24 @@ import (
 	"context"
 	"log/slog"
 	"sync/atomic"
+	"time"
 )
 
 // logWriter passes memberlist's log lines on. Nothing that memberlist calls an error is one of this node's:
 // gossip only proposes, and a peer that does not answer, or a stranger at the door, is for a warning at most.
 type logWriter struct {
 	log     *slog.Logger
-	leaving atomic.Bool // what fails from now on does so because this node ends
+	leaving atomic.Bool  // what fails from now on does so because this node ends
+	told    atomic.Int64 // when something was last told of who is at the door, in nanoseconds since the epoch
+}
+
+// between is the time from one warning of who is at the door to the next. Anybody can knock as often as they like.
+const between = 10 * time.Second
+
+// again tells, to one caller in a while, that it is time.
+func (w *logWriter) again() bool {
+	now, last := time.Now().UnixNano(), w.told.Load()
+	return now-last >= int64(between) && w.told.CompareAndSwap(last, now)
 }
 
 var logLevels = []struct {
@@ -33,7 +44,7 @@ func (w *logWriter) Write(line []byte) (int, error) {
 			break
 		}
 	}
-	if w.leaving.Load() {
+	if w.leaving.Load() || level == slog.LevelWarn && bytes.Contains(text, []byte(" from=")) && !w.again() {
 		level = slog.LevelDebug
 	}
 	if ctx := context.Background(); w.log.Enabled(ctx, level) {

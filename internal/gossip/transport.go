@@ -6,6 +6,8 @@ import (
 	"log"
 	"net"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -14,12 +16,21 @@ import (
 // bindTries is how often a free port is sought: the one that TCP got may be taken for UDP.
 const bindTries = 10
 
-// transport is memberlist's own, on sockets, whose outgoing streams can be ended, so that nobody waits for
-// another node's silence when this one ends.
+// maxStreams bounds the streams from outside that are open at a time. Nodes need one each, for a moment; memberlist
+// gives a stranger ten seconds to say something.
+const maxStreams = 64
+
+// transport is memberlist's own, on sockets, with a bound on the streams from outside. Its outgoing streams can be
+// ended, so that nobody waits for another node's silence when this one ends.
 type transport struct {
 	*memberlist.NetTransport
-	calls  context.Context //nolint:containedctx // the transport's own life: it ends with hangUp
-	hangUp context.CancelFunc
+	streams chan net.Conn
+	closed  chan struct{} // once the sockets are
+	open    atomic.Int64  // streams from outside
+	running sync.WaitGroup
+	ended   sync.Once
+	calls   context.Context //nolint:containedctx // the transport's own life: it ends with hangUp
+	hangUp  context.CancelFunc
 }
 
 var _ memberlist.NodeAwareTransport = (*transport)(nil)
@@ -46,7 +57,50 @@ func listen(at netip.AddrPort, logger *log.Logger) (*transport, error) {
 func newTransport(inner *memberlist.NetTransport) *transport {
 	//nolint:forbidigo // memberlist's interface gives no context to hang calls on
 	calls, hangUp := context.WithCancel(context.Background())
-	return &transport{NetTransport: inner, calls: calls, hangUp: hangUp}
+	t := &transport{NetTransport: inner, streams: make(chan net.Conn), closed: make(chan struct{}), calls: calls, hangUp: hangUp}
+	t.running.Go(t.admit)
+	return t
+}
+
+// StreamCh gives the streams from outside that are within the bound.
+func (t *transport) StreamCh() <-chan net.Conn { return t.streams }
+
+// admit takes streams until the sockets are closed, as these cannot be while one of them waits to be taken.
+func (t *transport) admit() {
+	for {
+		select {
+		case conn := <-t.NetTransport.StreamCh():
+			t.pass(conn)
+		case <-t.closed:
+			return
+		}
+	}
+}
+
+// pass hands a stream on, or closes it where there are too many.
+func (t *transport) pass(conn net.Conn) {
+	s := &stream{Conn: conn, of: t}
+	if t.open.Add(1) > maxStreams {
+		_ = s.Close()
+		return
+	}
+	select {
+	case t.streams <- s:
+	case <-t.calls.Done():
+		_ = s.Close()
+	}
+}
+
+// stream is one from outside.
+type stream struct {
+	net.Conn
+	of     *transport
+	closed sync.Once
+}
+
+func (s *stream) Close() error {
+	s.closed.Do(func() { s.of.open.Add(-1) })
+	return s.Conn.Close()
 }
 
 // DialTimeout opens a stream that ends with hangUp at the latest.
@@ -67,7 +121,10 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 // Shutdown ends the streams that this node opened, and closes its sockets.
 func (t *transport) Shutdown() error {
 	t.hangUp()
-	return t.NetTransport.Shutdown()
+	err := t.NetTransport.Shutdown()
+	t.ended.Do(func() { close(t.closed) })
+	t.running.Wait()
+	return err
 }
 
 // call is an outgoing stream.
