@@ -410,7 +410,7 @@ func TestStrangersAtTheDoorAreFew(t *testing.T) {
 		}
 		strangers = append(strangers, c)
 	}
-	turnedAway, until := 0, time.Now().Add(2*time.Second) // memberlist's own patience with them is 10 s
+	turnedAway, until := 0, time.Now().Add(500*time.Millisecond) // memberlist is more patient with them
 	for _, c := range strangers {
 		if err := c.SetReadDeadline(until); err != nil {
 			t.Fatal(err)
