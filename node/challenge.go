@@ -31,10 +31,11 @@ func newChallenges(mono func() time.Duration) *challenges {
 
 // new gives a challenge.
 func (c *challenges) new() []byte {
-	return c.seal(binary.BigEndian.AppendUint64(nil, uint64(c.mono()+challengeLife)))
+	return c.authenticated(binary.BigEndian.AppendUint64(nil, uint64(c.mono()+challengeLife)))
 }
 
-func (c *challenges) seal(until []byte) []byte {
+// authenticated appends the code.
+func (c *challenges) authenticated(until []byte) []byte {
 	mac := hmac.New(sha256.New, c.key[:])
 	mac.Write(until)
 	return mac.Sum(until)
@@ -42,11 +43,11 @@ func (c *challenges) seal(until []byte) []byte {
 
 // check refuses what is no challenge of this process's, or no longer.
 func (c *challenges) check(challenge []byte) error {
-	if len(challenge) != challengeLen || !hmac.Equal(challenge, c.seal(append([]byte(nil), challenge[:8]...))) {
-		return fault.Invalid("challenge", "is none that this node gave: ask it for one")
+	if len(challenge) != challengeLen || !hmac.Equal(challenge, c.authenticated(append([]byte(nil), challenge[:8]...))) {
+		return fmt.Errorf("%w: this process did not give it: ask for one", fault.ErrChallenge)
 	}
 	if until := time.Duration(binary.BigEndian.Uint64(challenge[:8])); c.mono() > until {
-		return fault.Invalid("challenge", fmt.Sprintf("is older than %s: ask for another", challengeLife))
+		return fmt.Errorf("%w: it is older than %s: ask for another", fault.ErrChallenge, challengeLife)
 	}
 	return nil
 }

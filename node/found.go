@@ -111,16 +111,16 @@ func (n *Node) survey(ctx context.Context) survey {
 	var asked sync.WaitGroup
 	for _, address := range n.cfg.Discovery.Peers() {
 		asked.Go(func() {
-			status, err := n.peers.status(ctx, address)
+			standing, err := n.peers.standing(ctx, address)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
 			case err != nil:
 				s.silent = append(s.silent, address)
-			case status.GetClusterId() != "":
-				s.clusters = append(s.clusters, fmt.Sprintf("the node at %s is in cluster %s", address, status.GetClusterId()))
-			case status.GetFounding():
-				s.founding[status.GetNode().GetNodeId()] = address
+			case standing.GetClusterId() != "":
+				s.clusters = append(s.clusters, fmt.Sprintf("the node at %s is in cluster %s", address, standing.GetClusterId()))
+			case standing.GetFounding():
+				s.founding[standing.GetNodeId()] = address
 			}
 		})
 	}

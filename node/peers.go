@@ -15,8 +15,6 @@ import (
 	"github.com/keyquorum/keyquorum/node/membership"
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
 	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1/peerv1connect"
-	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
-	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1/keyquorumv1connect"
 )
 
 // peers asks other nodes.
@@ -62,10 +60,6 @@ func (p *peers) peer(address string) peerv1connect.PeerServiceClient {
 	return peerv1connect.NewPeerServiceClient(p.http, "http://"+address)
 }
 
-func (p *peers) cluster(address string) keyquorumv1connect.ClusterServiceClient {
-	return keyquorumv1connect.NewClusterServiceClient(p.http, "http://"+address)
-}
-
 // clock reads a node's wall clock.
 func (p *peers) clock(ctx context.Context, id string) (time.Time, error) {
 	address, ok := p.address(id)
@@ -95,15 +89,16 @@ func (p *peers) whoIs(ctx context.Context, address string) (string, error) {
 
 // applied asks a member how far it has applied the log.
 func (p *peers) applied(ctx context.Context, member fsm.Member) (uint64, error) {
-	res, err := p.status(ctx, member.RPCAddress)
-	if err == nil && res.GetNode().GetNodeId() != member.ID {
-		err = fmt.Errorf("%s is node %s, not %s", member.RPCAddress, res.GetNode().GetNodeId(), member.ID)
+	res, err := p.standing(ctx, member.RPCAddress)
+	if err == nil && res.GetNodeId() != member.ID {
+		err = fmt.Errorf("%s is node %s, not %s", member.RPCAddress, res.GetNodeId(), member.ID)
 	}
 	return res.GetAppliedIndex(), err
 }
 
-func (p *peers) status(ctx context.Context, address string) (*v1.StatusResponse, error) {
-	res, err := p.cluster(address).Status(ctx, connect.NewRequest(&v1.StatusRequest{}))
+// standing asks a node what it is part of.
+func (p *peers) standing(ctx context.Context, address string) (*peerv1.StandingResponse, error) {
+	res, err := p.peer(address).Standing(ctx, connect.NewRequest(&peerv1.StandingRequest{}))
 	if err != nil {
 		return nil, err
 	}
@@ -148,13 +143,8 @@ func (p *peers) join(ctx context.Context, address string, req *peerv1.JoinReques
 	if err == nil {
 		return res.Msg, nil
 	}
-	if connect.IsWireError(err) {
-		switch connect.CodeOf(err) {
-		case connect.CodePermissionDenied:
-			return nil, fmt.Errorf("%w, says the node at %s", fault.ErrKeyring, address)
-		case connect.CodeInvalidArgument:
-			return nil, fmt.Errorf("%w: the node at %s does not admit this one: %w", membership.ErrMendable, address, err)
-		}
+	if connect.IsWireError(err) && connect.CodeOf(err) == connect.CodeInvalidArgument {
+		return nil, fmt.Errorf("%w: the node at %s does not admit this one: %w", membership.ErrMendable, address, err)
 	}
 	return nil, err
 }

@@ -30,7 +30,11 @@ func (n *Node) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinR
 	if err := n.challenges.check(req.GetChallenge()); err != nil {
 		return nil, err
 	}
-	if err := n.cfg.Keyring.CheckProof(proofJoin, joinText(member, req.GetChallenge()), req.GetKeyringProof()); err != nil {
+	err := n.cfg.Keyring.CheckProof(proofJoin, joinText(member, req.GetChallenge()), req.GetKeyringProof())
+	if errors.Is(err, fault.ErrKeyring) {
+		return &peerv1.JoinResponse{OtherKeyring: true}, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	if !n.leading.Load() {
@@ -43,8 +47,8 @@ func (n *Node) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinR
 	if id := req.GetClusterId(); id != "" && id != view.ClusterID() {
 		return nil, fault.Invalid("clusterId", fmt.Sprintf("this is cluster %s, not %s", view.ClusterID(), id))
 	}
-	err := n.members.Admit(ctx, member)
-	removed := errors.Is(err, membership.ErrRemoved)
+	err = n.members.Admit(ctx, member)
+	removed := errors.Is(err, fault.ErrRemoved)
 	if err != nil && !removed {
 		return nil, err
 	}
@@ -57,6 +61,14 @@ func (n *Node) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinR
 		return nil, fmt.Errorf("prove the keyring: %w", err)
 	}
 	return &peerv1.JoinResponse{ClusterId: view.ClusterID(), KeyringProof: proof, Removed: removed}, nil
+}
+
+// Standing implements rpc.Peers.
+func (n *Node) Standing(context.Context) (*peerv1.StandingResponse, error) {
+	founding := n.claiming.Load() || n.halfFounded() // before the view: it ends once the view has the cluster
+	return &peerv1.StandingResponse{
+		NodeId: n.cfg.ID, ClusterId: n.fsm.View().ClusterID(), Founding: founding, AppliedIndex: n.raft.AppliedIndex(),
+	}, nil
 }
 
 // Challenge implements rpc.Peers.
@@ -128,19 +140,15 @@ func (n *Node) joinAt(ctx context.Context, address string) error {
 		ClusterId: n.fsm.View().ClusterID(), Member: rpc.MemberMessage(n.self),
 		Challenge: challenge, KeyringProof: proof, Nonce: nonce,
 	})
-	if errors.Is(err, fault.ErrKeyring) && n.fsm.View().Founded() {
-		// A member knows whether its keyring is its cluster's. Nobody can tell it otherwise.
-		return fmt.Errorf("%w: another cluster's node is at %s, or a broken one (it says: %s)", membership.ErrMendable, address, err.Error())
-	}
 	if err != nil {
 		return err
 	}
-	return n.admitted(res, nonce)
+	return n.admitted(address, res, nonce)
 }
 
 // admitted checks that the answer is from one of the cluster's: whoever else says that this node is in, or out, is not
-// believed.
-func (n *Node) admitted(res *peerv1.JoinResponse, nonce []byte) error {
+// believed. A member knows itself whether its keyring is its cluster's.
+func (n *Node) admitted(address string, res *peerv1.JoinResponse, nonce []byte) error {
 	purpose := proofAdmit
 	if res.GetRemoved() {
 		purpose = proofRemoved
@@ -148,11 +156,13 @@ func (n *Node) admitted(res *peerv1.JoinResponse, nonce []byte) error {
 	err := n.cfg.Keyring.CheckProof(purpose, boundText(n.cfg.ID, nonce), res.GetKeyringProof())
 	switch {
 	case err != nil && n.fsm.View().Founded():
-		return fmt.Errorf("an answer without proof: %s", err.Error())
+		return fmt.Errorf("%w: the node at %s does not show that it holds this cluster's keyring", membership.ErrMendable, address)
+	case err != nil && res.GetOtherKeyring():
+		return fmt.Errorf("%w, says the node at %s", fault.ErrKeyring, address)
 	case err != nil:
 		return err
 	case res.GetRemoved():
-		return membership.ErrRemoved
+		return fault.ErrRemoved
 	}
 	n.clock.Kick() // there will be voters to measure
 	return nil

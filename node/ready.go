@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/keyquorum/keyquorum/internal/fault"
-	"github.com/keyquorum/keyquorum/node/membership"
 )
 
 // Live says why the process should be restarted, or nil.
@@ -19,9 +18,9 @@ func (n *Node) Ready() error {
 	case n.draining.Load():
 		return fault.ErrShuttingDown
 	case n.removed.Load():
-		return membership.ErrRemoved
+		return fault.ErrRemoved
 	case !n.fsm.View().Founded():
-		return fault.ErrNotFounded
+		return errNoCluster
 	case !ever:
 		return fault.ErrTimeUnknown
 	case !n.led():
@@ -43,17 +42,22 @@ func (n *Node) serving() error {
 		return fault.ErrShuttingDown
 	case n.Live() != nil:
 		return n.Live()
+	case n.removed.Load():
+		return fault.ErrRemoved
 	case !n.fsm.View().Founded():
-		return fault.ErrNotFounded
+		return errNoCluster
 	}
 	return nil
 }
+
+// errNoCluster tells a node that waits for its cluster what may be missing.
+var errNoCluster = fmt.Errorf("%w: run \"keyquorum cluster init\" at one node, once, or see that this one finds the others", fault.ErrNotFounded)
 
 // reading says why the node answers nothing from its memory, or nil. It goes on while it drains, and without a
 // leader.
 func (n *Node) reading() error {
 	if n.removed.Load() {
-		return fmt.Errorf("%w: it was removed from its cluster", fault.ErrNotFounded)
+		return fault.ErrRemoved
 	}
 	return n.Live()
 }

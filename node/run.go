@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/node/membership"
 )
 
@@ -155,7 +156,7 @@ func (n *Node) join(ctx context.Context) error {
 		Found: n.cfg.Discovery.Changed(), Ask: n.askToJoin, Logger: n.log,
 	})
 	err := joiner.Run(ctx)
-	if errors.Is(err, membership.ErrRemoved) {
+	if errors.Is(err, fault.ErrRemoved) {
 		n.removed.Store(true)
 		n.log.Error("this node no longer serves", "error", err)
 		return nil

@@ -49,7 +49,6 @@ func (n *Node) List(ctx context.Context, req *v1.ListRequest) (*v1.ListResponse,
 
 // Status implements rpc.Reader.
 func (n *Node) Status(context.Context) (*v1.StatusResponse, error) {
-	founding := n.claiming.Load() || n.halfFounded() // before the view: it ends once the view has the cluster
 	view := n.fsm.View()
 	_, leader := n.raft.LeaderWithID()
 	servers := n.servers()
@@ -66,7 +65,6 @@ func (n *Node) Status(context.Context) (*v1.StatusResponse, error) {
 		Keys:         uint64(view.KeyCount()),
 		Members:      memberMessages(view, servers, leader),
 		Ready:        true,
-		Founding:     founding,
 	}
 	if err := n.Ready(); err != nil {
 		res.Ready, res.NotReadyBecause = false, err.Error()

@@ -16,7 +16,7 @@ const DefaultMaxTimeout = 30 * time.Second
 type Config struct {
 	// Node answers. Required.
 	Node Node
-	// Logger gets a line for each request: reads at DEBUG, writes at INFO, failures of the node's own at WARN or ERROR.
+	// Logger gets a line for each request: at DEBUG, failures of the node's own at WARN or ERROR.
 	// No line ever has a token, claims, or a message. slog.Default() if nil.
 	Logger *slog.Logger
 	// Registerer takes the metrics of the requests; nil for none. Handlers that share one share the metrics.

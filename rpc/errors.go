@@ -34,6 +34,7 @@ var sentinels = []struct {
 	{is: fault.ErrTimeUnknown, code: connect.CodeUnavailable},
 	{is: fault.ErrBehind, code: connect.CodeUnavailable},
 	{is: fault.ErrNotFounded, code: connect.CodeUnavailable},
+	{is: fault.ErrRemoved, code: connect.CodeUnavailable},
 	{is: fault.ErrShuttingDown, code: connect.CodeUnavailable},
 	{is: fault.ErrFormat, code: connect.CodeUnavailable},
 	{is: fault.ErrHalted, code: connect.CodeUnavailable},
@@ -41,6 +42,7 @@ var sentinels = []struct {
 	{is: fault.ErrNoSuchMember, code: connect.CodeNotFound},
 	{is: fault.ErrNotVoter, code: connect.CodeInvalidArgument, field: "node"},
 	{is: fault.ErrLastVoter, code: connect.CodeInvalidArgument, field: "node"},
+	{is: fault.ErrChallenge, code: connect.CodeUnavailable},
 	{is: fault.ErrQuorumAtRisk, code: connect.CodeUnavailable},
 	{is: fault.ErrKeyring, code: connect.CodePermissionDenied},
 }

@@ -126,6 +126,10 @@ func (n *fakeNode) GetSettings(ctx context.Context) (*v1.GetSettingsResponse, er
 
 func (n *fakeNode) Local() rpc.Writer { return n.local }
 
+func (n *fakeNode) Standing(ctx context.Context) (*peerv1.StandingResponse, error) {
+	return give(ctx, n, rpc.Caller{}, &peerv1.StandingRequest{}, &peerv1.StandingResponse{NodeId: "id"})
+}
+
 func (n *fakeNode) Challenge(ctx context.Context) (*peerv1.ChallengeResponse, error) {
 	return give(ctx, n, rpc.Caller{}, &peerv1.ChallengeRequest{}, &peerv1.ChallengeResponse{Challenge: []byte("c")})
 }

@@ -78,6 +78,10 @@ func (s peerService) Clock(ctx context.Context, req *connect.Request[peerv1.Cloc
 	return answer(ctx, req, unchecked, noRequest[peerv1.ClockRequest](s.node.Clock))
 }
 
+func (s peerService) Standing(ctx context.Context, req *connect.Request[peerv1.StandingRequest]) (*connect.Response[peerv1.StandingResponse], error) {
+	return answer(ctx, req, unchecked, noRequest[peerv1.StandingRequest](s.node.Standing))
+}
+
 func (s peerService) Challenge(ctx context.Context, req *connect.Request[peerv1.ChallengeRequest]) (*connect.Response[peerv1.ChallengeResponse], error) {
 	return answer(ctx, req, unchecked, noRequest[peerv1.ChallengeRequest](s.node.Challenge))
 }

@@ -49,6 +49,7 @@ type Peers interface {
 	// Local carries out writes here, or fails with fault.ErrNotLeader.
 	Local() Writer
 	Clock(context.Context) (*peerv1.ClockResponse, error)
+	Standing(context.Context) (*peerv1.StandingResponse, error)
 	Challenge(context.Context) (*peerv1.ChallengeResponse, error)
 	Join(context.Context, *peerv1.JoinRequest) (*peerv1.JoinResponse, error)
 	Leave(context.Context, *peerv1.LeaveRequest) (*peerv1.LeaveResponse, error)

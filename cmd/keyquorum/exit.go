@@ -129,9 +129,9 @@ func advice(e *client.Error) string {
 	case client.ErrDeadlineExceeded:
 		return "try again, or give it longer with --timeout"
 	case client.ErrOutcomeUnknown:
-		return "see what became of it with \"keyquorum keys get\", then decide"
+		return "see what became of it with " + lookUp(e.Op) + ", then decide"
 	case client.ErrConflict:
-		return "another change came first: see \"keyquorum keys get\""
+		return "another change came first: see " + lookUp(e.Op)
 	case client.ErrInternal:
 		if e.RequestID == "" {
 			return "see that --addr names a Keyquorum node; another one may do better"
@@ -141,6 +141,17 @@ func advice(e *client.Error) string {
 		return "see that --addr names a Keyquorum node, of this version or a later one"
 	}
 	return ""
+}
+
+// lookUp is the command that shows what a call would have changed.
+func lookUp(op string) string {
+	switch op {
+	case "Init", "Remove", "TransferLeadership":
+		return "\"keyquorum cluster status\""
+	case "UpdateSettings":
+		return "\"keyquorum cluster settings get\""
+	}
+	return "\"keyquorum keys get\""
 }
 
 // instant is a time as all commands print it; empty for none.

@@ -1,13 +1,12 @@
-// Package fault names the ways in which a node can fail a request that was well formed. Every room of the
-// node reports them by these sentinels, wrapped with what it knows, and rpc maps each to its wire code, so
-// that neither has to know the other.
+// Package fault names the ways in which a node can fail a request. Every room of the node reports them by these
+// sentinels, wrapped with what it knows, and rpc maps each to its wire code, so that neither has to know the other.
 //
 // What the replicated state refuses is not here: those are fsm.Refusal.
 package fault
 
 import "errors"
 
-// Retryable failures: nothing was changed, and another node, or the same one a little later, may succeed.
+// Retryable failures: nothing was changed, and another node, or mostly the same one a little later, may succeed.
 var (
 	// ErrNotLeader says that the node is not the leader (any more) and that nothing was proposed.
 	ErrNotLeader = errors.New("not the leader")
@@ -18,13 +17,18 @@ var (
 	// ErrBehind says that the node has not caught up with what the request names.
 	ErrBehind = errors.New("this node is behind")
 	// ErrNotFounded says that the node belongs to no cluster yet.
-	ErrNotFounded = errors.New("this node is in no cluster yet: run \"keyquorum cluster init\" or let it join one")
+	ErrNotFounded = errors.New("this node is in no cluster yet")
+	// ErrRemoved says that the node was a member and is none any more. It does not come back under that identity; the
+	// other members answer.
+	ErrRemoved = errors.New("this node was removed from its cluster: stop it, empty its data directory, and let it join as a new member")
 	// ErrOverloaded says that a bounded queue of the node is full.
 	ErrOverloaded = errors.New("this node is overloaded")
 	// ErrShuttingDown says that the node takes no more requests.
 	ErrShuttingDown = errors.New("this node is shutting down")
 	// ErrFormat says that a member cannot read the entry that the request needs.
 	ErrFormat = errors.New("not all members can read this kind of entry yet: finish the upgrade")
+	// ErrChallenge says that what a node showed is bound to a challenge that is not good any more.
+	ErrChallenge = errors.New("the challenge is not good")
 	// ErrQuorumAtRisk says that a removal would leave too few voters that answer.
 	ErrQuorumAtRisk = errors.New("the removal would cost the cluster its quorum")
 	// ErrHalted says that the node found its state unsafe and serves no more.

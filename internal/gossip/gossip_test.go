@@ -411,7 +411,7 @@ func TestStrangersAtTheDoorAreFew(t *testing.T) {
 		strangers = append(strangers, c)
 	}
 	turnedAway, until := 0, time.Now().Add(500*time.Millisecond) // memberlist is more patient with them
-	for _, c := range slices.Backward(strangers) { // the last come are the ones
+	for _, c := range slices.Backward(strangers) {               // the last come are the ones
 		if err := c.SetReadDeadline(until); err != nil {
 			t.Fatal(err)
 		}

@@ -1,5 +1,5 @@
-// Package membership is how nodes come into a cluster, become voters, and leave it. Raft's configuration is the
-// truth about who is in; the replicated records, which clients and forwarding use, follow it.
+// Package membership is how nodes come into a cluster, become voters, and leave it. The replicated state says who is a
+// member, and who was removed for good; Raft's configuration, which follows it, says who gets the log and who votes.
 //
 // The leader admits a node as a non-voter first, and makes it a voter once it has been caught up for a while, so
 // that a new node never stands in the way of a commit.
@@ -92,12 +92,8 @@ func (m *Manager) take(ctx context.Context) error {
 
 func (m *Manager) give() { m.turn.Release(1) }
 
-// ErrRemoved says that a node was a member and is none any more. It does not come back under that identity.
-var ErrRemoved = fmt.Errorf("%w: this node was removed from the cluster: stop it, empty its data directory, and let it join as a new member",
-	fault.ErrNoSuchMember)
-
 // Admit takes a node in as a non-voter, or brings the record and address of a member up to date. Who was removed is
-// not taken in again: ErrRemoved.
+// not taken in again: fault.ErrRemoved.
 //
 // The record comes first: the state has the last word on who was removed, and what was cut short between record and
 // configuration is finished by the next leader.
@@ -108,7 +104,7 @@ func (m *Manager) Admit(ctx context.Context, member fsm.Member) error {
 	defer m.give()
 	view := m.cfg.View()
 	if view.Removed(member.ID) {
-		return ErrRemoved
+		return fault.ErrRemoved
 	}
 	if _, known := view.Member(member.ID); !known {
 		if err := m.takeOver(ctx, view, member); err != nil {
@@ -179,7 +175,7 @@ func (m *Manager) record(ctx context.Context, member fsm.Member) error {
 	}
 	_, err := m.cfg.Propose(ctx, fsm.Command{Origin: m.cfg.Origin, Op: fsm.PutMember{Member: member}})
 	if errors.Is(err, &fsm.Refusal{Code: fsm.CodeRemovedMember}) {
-		return ErrRemoved
+		return fault.ErrRemoved
 	}
 	if err != nil {
 		return fmt.Errorf("record member %s: %w", member.Name, err)

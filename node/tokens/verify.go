@@ -168,7 +168,7 @@ func (s *Service) catchUp(ctx context.Context, ok func(*fsm.View) bool) (*fsm.Vi
 		if errors.Is(err, fault.ErrHalted) {
 			return nil, err
 		}
-		return nil, fmt.Errorf("%w: it has not heard of the token's key; ask again, or ask another node", fault.ErrBehind)
+		return nil, fmt.Errorf("%w: it lacks what the token has to be judged by; ask again, or ask another node", fault.ErrBehind)
 	}
 	return view, nil
 }

@@ -55,7 +55,7 @@ var layers = []layer{
 	},
 	{
 		"node", append([]string{"node", "rpc", "fsm", "internal/seal", "internal/token"}, leaves...),
-		"stores, gossip and data directories are adapters: cmd hands them in through node's config",
+		"stores, gossip and data directories are adapters: internal/member hands them in through node's config",
 	},
 	{
 		"internal/member",

@@ -278,7 +278,7 @@ func TestWhoWasRemovedIsNotTakenInAgain(t *testing.T) {
 		if res, err := c.Leader().Node().Join(t.Context(), replayed); err != nil || !res.GetRemoved() {
 			t.Errorf("the join of a member that was removed, again: %v, %v", res, err)
 		}
-		c.Await("the removed node to say so", func() bool { return errors.Is(victim.Ready(), membership.ErrRemoved) })
+		c.Await("the removed node to say so", func() bool { return errors.Is(victim.Ready(), fault.ErrRemoved) })
 		if got := role(t, c, victim.UUID); got != v1.Member_ABSENT {
 			t.Errorf("it is %v", got)
 		}

@@ -276,14 +276,12 @@ type StatusResponse struct {
 	Term            uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
 	Revision        uint64 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Position in the log that the node has applied, and the one it knows to be committed.
-	AppliedIndex uint64    `protobuf:"varint,8,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
-	CommitIndex  uint64    `protobuf:"varint,9,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
-	Clock        *Clock    `protobuf:"bytes,10,opt,name=clock,proto3" json:"clock,omitempty"`
-	Users        uint64    `protobuf:"varint,11,opt,name=users,proto3" json:"users,omitempty"`
-	Keys         uint64    `protobuf:"varint,12,opt,name=keys,proto3" json:"keys,omitempty"`
-	Members      []*Member `protobuf:"bytes,13,rep,name=members,proto3" json:"members,omitempty"`
-	// The node is about to found a cluster, or was cut short in that.
-	Founding      bool `protobuf:"varint,14,opt,name=founding,proto3" json:"founding,omitempty"`
+	AppliedIndex  uint64    `protobuf:"varint,8,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	CommitIndex   uint64    `protobuf:"varint,9,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
+	Clock         *Clock    `protobuf:"bytes,10,opt,name=clock,proto3" json:"clock,omitempty"`
+	Users         uint64    `protobuf:"varint,11,opt,name=users,proto3" json:"users,omitempty"`
+	Keys          uint64    `protobuf:"varint,12,opt,name=keys,proto3" json:"keys,omitempty"`
+	Members       []*Member `protobuf:"bytes,13,rep,name=members,proto3" json:"members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -407,13 +405,6 @@ func (x *StatusResponse) GetMembers() []*Member {
 		return x.Members
 	}
 	return nil
-}
-
-func (x *StatusResponse) GetFounding() bool {
-	if x != nil {
-		return x.Founding
-	}
-	return false
 }
 
 // Clock tells how the asked node knows the time.
@@ -1156,7 +1147,7 @@ const file_keyquorum_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12'\n" +
 	"\x0falready_founded\x18\x02 \x01(\bR\x0ealreadyFounded\"\x0f\n" +
-	"\rStatusRequest\"\xd1\x03\n" +
+	"\rStatusRequest\"\xb5\x03\n" +
 	"\x0eStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12(\n" +
@@ -1172,8 +1163,7 @@ const file_keyquorum_v1_cluster_proto_rawDesc = "" +
 	" \x01(\v2\x13.keyquorum.v1.ClockR\x05clock\x12\x14\n" +
 	"\x05users\x18\v \x01(\x04R\x05users\x12\x12\n" +
 	"\x04keys\x18\f \x01(\x04R\x04keys\x12.\n" +
-	"\amembers\x18\r \x03(\v2\x14.keyquorum.v1.MemberR\amembers\x12\x1a\n" +
-	"\bfounding\x18\x0e \x01(\bR\bfounding\"\x80\x01\n" +
+	"\amembers\x18\r \x03(\v2\x14.keyquorum.v1.MemberR\amembers\"\x80\x01\n" +
 	"\x05Clock\x12\x14\n" +
 	"\x05known\x18\x01 \x01(\bR\x05known\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x121\n" +

@@ -471,6 +471,113 @@ func (x *ClockResponse) GetNodeId() string {
 	return ""
 }
 
+type StandingRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandingRequest) Reset() {
+	*x = StandingRequest{}
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandingRequest) ProtoMessage() {}
+
+func (x *StandingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandingRequest.ProtoReflect.Descriptor instead.
+func (*StandingRequest) Descriptor() ([]byte, []int) {
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+}
+
+type StandingResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	NodeId string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Empty if it is in no cluster.
+	ClusterId string `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// It is about to found a cluster, or was cut short in that.
+	Founding bool `protobuf:"varint,3,opt,name=founding,proto3" json:"founding,omitempty"`
+	// Position in the log that it has applied.
+	AppliedIndex  uint64 `protobuf:"varint,4,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandingResponse) Reset() {
+	*x = StandingResponse{}
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandingResponse) ProtoMessage() {}
+
+func (x *StandingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandingResponse.ProtoReflect.Descriptor instead.
+func (*StandingResponse) Descriptor() ([]byte, []int) {
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StandingResponse) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *StandingResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *StandingResponse) GetFounding() bool {
+	if x != nil {
+		return x.Founding
+	}
+	return false
+}
+
+func (x *StandingResponse) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
 type ChallengeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -479,7 +586,7 @@ type ChallengeRequest struct {
 
 func (x *ChallengeRequest) Reset() {
 	*x = ChallengeRequest{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -491,7 +598,7 @@ func (x *ChallengeRequest) String() string {
 func (*ChallengeRequest) ProtoMessage() {}
 
 func (x *ChallengeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -504,7 +611,7 @@ func (x *ChallengeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChallengeRequest.ProtoReflect.Descriptor instead.
 func (*ChallengeRequest) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 type ChallengeResponse struct {
@@ -516,7 +623,7 @@ type ChallengeResponse struct {
 
 func (x *ChallengeResponse) Reset() {
 	*x = ChallengeResponse{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +635,7 @@ func (x *ChallengeResponse) String() string {
 func (*ChallengeResponse) ProtoMessage() {}
 
 func (x *ChallengeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +648,7 @@ func (x *ChallengeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChallengeResponse.ProtoReflect.Descriptor instead.
 func (*ChallengeResponse) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ChallengeResponse) GetChallenge() []byte {
@@ -569,7 +676,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +688,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +701,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *JoinRequest) GetClusterId() string {
@@ -638,14 +745,17 @@ type JoinResponse struct {
 	// As in the request, made by the receiver: bound to the asker's id and nonce, and to what it says.
 	KeyringProof []byte `protobuf:"bytes,2,opt,name=keyring_proof,json=keyringProof,proto3" json:"keyring_proof,omitempty"`
 	// The asker was a member, and was removed: it does not come back under its identity.
-	Removed       bool `protobuf:"varint,3,opt,name=removed,proto3" json:"removed,omitempty"`
+	Removed bool `protobuf:"varint,3,opt,name=removed,proto3" json:"removed,omitempty"`
+	// The receiver's master keyring is another one than the asker's. Nothing proves it, so only who is in no cluster yet
+	// believes it.
+	OtherKeyring  bool `protobuf:"varint,4,opt,name=other_keyring,json=otherKeyring,proto3" json:"other_keyring,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +767,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +780,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *JoinResponse) GetClusterId() string {
@@ -694,6 +804,13 @@ func (x *JoinResponse) GetRemoved() bool {
 	return false
 }
 
+func (x *JoinResponse) GetOtherKeyring() bool {
+	if x != nil {
+		return x.OtherKeyring
+	}
+	return false
+}
+
 type LeaveRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	NodeId string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
@@ -706,7 +823,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +835,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +848,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LeaveRequest) GetNodeId() string {
@@ -763,7 +880,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -775,7 +892,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -788,7 +905,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 var File_keyquorum_peer_v1_peer_proto protoreflect.FileDescriptor
@@ -823,7 +940,14 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\fClockRequest\"A\n" +
 	"\rClockResponse\x12\x17\n" +
 	"\awall_ns\x18\x01 \x01(\x03R\x06wallNs\x12\x17\n" +
-	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"\x12\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"\x11\n" +
+	"\x0fStandingRequest\"\x8b\x01\n" +
+	"\x10StandingResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x1a\n" +
+	"\bfounding\x18\x03 \x01(\bR\bfounding\x12#\n" +
+	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\"\x12\n" +
 	"\x10ChallengeRequest\"1\n" +
 	"\x11ChallengeResponse\x12\x1c\n" +
 	"\tchallenge\x18\x01 \x01(\fR\tchallenge\"\xb3\x01\n" +
@@ -833,20 +957,22 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\x06member\x18\x02 \x01(\v2\x14.keyquorum.v1.MemberR\x06member\x12#\n" +
 	"\rkeyring_proof\x18\x03 \x01(\fR\fkeyringProof\x12\x1c\n" +
 	"\tchallenge\x18\x04 \x01(\fR\tchallenge\x12\x14\n" +
-	"\x05nonce\x18\x05 \x01(\fR\x05nonce\"l\n" +
+	"\x05nonce\x18\x05 \x01(\fR\x05nonce\"\x91\x01\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12#\n" +
 	"\rkeyring_proof\x18\x02 \x01(\fR\fkeyringProof\x12\x18\n" +
-	"\aremoved\x18\x03 \x01(\bR\aremoved\"j\n" +
+	"\aremoved\x18\x03 \x01(\bR\aremoved\x12#\n" +
+	"\rother_keyring\x18\x04 \x01(\bR\fotherKeyring\"j\n" +
 	"\fLeaveRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12#\n" +
 	"\rkeyring_proof\x18\x02 \x01(\fR\fkeyringProof\x12\x1c\n" +
 	"\tchallenge\x18\x03 \x01(\fR\tchallenge\"\x0f\n" +
-	"\rLeaveResponse2\xa2\x03\n" +
+	"\rLeaveResponse2\xfc\x03\n" +
 	"\vPeerService\x12P\n" +
 	"\aForward\x12!.keyquorum.peer.v1.ForwardRequest\x1a\".keyquorum.peer.v1.ForwardResponse\x12O\n" +
-	"\x05Clock\x12\x1f.keyquorum.peer.v1.ClockRequest\x1a .keyquorum.peer.v1.ClockResponse\"\x03\x90\x02\x01\x12[\n" +
+	"\x05Clock\x12\x1f.keyquorum.peer.v1.ClockRequest\x1a .keyquorum.peer.v1.ClockResponse\"\x03\x90\x02\x01\x12X\n" +
+	"\bStanding\x12\".keyquorum.peer.v1.StandingRequest\x1a#.keyquorum.peer.v1.StandingResponse\"\x03\x90\x02\x01\x12[\n" +
 	"\tChallenge\x12#.keyquorum.peer.v1.ChallengeRequest\x1a$.keyquorum.peer.v1.ChallengeResponse\"\x03\x90\x02\x01\x12G\n" +
 	"\x04Join\x12\x1e.keyquorum.peer.v1.JoinRequest\x1a\x1f.keyquorum.peer.v1.JoinResponse\x12J\n" +
 	"\x05Leave\x12\x1f.keyquorum.peer.v1.LeaveRequest\x1a .keyquorum.peer.v1.LeaveResponseBAZ?github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1;peerv1b\x06proto3"
@@ -863,62 +989,66 @@ func file_keyquorum_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_keyquorum_peer_v1_peer_proto_rawDescData
 }
 
-var file_keyquorum_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_keyquorum_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_keyquorum_peer_v1_peer_proto_goTypes = []any{
 	(*ForwardRequest)(nil),                // 0: keyquorum.peer.v1.ForwardRequest
 	(*ForwardResponse)(nil),               // 1: keyquorum.peer.v1.ForwardResponse
 	(*ClockRequest)(nil),                  // 2: keyquorum.peer.v1.ClockRequest
 	(*ClockResponse)(nil),                 // 3: keyquorum.peer.v1.ClockResponse
-	(*ChallengeRequest)(nil),              // 4: keyquorum.peer.v1.ChallengeRequest
-	(*ChallengeResponse)(nil),             // 5: keyquorum.peer.v1.ChallengeResponse
-	(*JoinRequest)(nil),                   // 6: keyquorum.peer.v1.JoinRequest
-	(*JoinResponse)(nil),                  // 7: keyquorum.peer.v1.JoinResponse
-	(*LeaveRequest)(nil),                  // 8: keyquorum.peer.v1.LeaveRequest
-	(*LeaveResponse)(nil),                 // 9: keyquorum.peer.v1.LeaveResponse
-	(*v1.IssueRequest)(nil),               // 10: keyquorum.v1.IssueRequest
-	(*v1.RotateRequest)(nil),              // 11: keyquorum.v1.RotateRequest
-	(*v1.RevokeRequest)(nil),              // 12: keyquorum.v1.RevokeRequest
-	(*v1.DeleteRequest)(nil),              // 13: keyquorum.v1.DeleteRequest
-	(*v1.RemoveRequest)(nil),              // 14: keyquorum.v1.RemoveRequest
-	(*v1.TransferLeadershipRequest)(nil),  // 15: keyquorum.v1.TransferLeadershipRequest
-	(*v1.UpdateSettingsRequest)(nil),      // 16: keyquorum.v1.UpdateSettingsRequest
-	(*v1.IssueResponse)(nil),              // 17: keyquorum.v1.IssueResponse
-	(*v1.RotateResponse)(nil),             // 18: keyquorum.v1.RotateResponse
-	(*v1.RevokeResponse)(nil),             // 19: keyquorum.v1.RevokeResponse
-	(*v1.DeleteResponse)(nil),             // 20: keyquorum.v1.DeleteResponse
-	(*v1.RemoveResponse)(nil),             // 21: keyquorum.v1.RemoveResponse
-	(*v1.TransferLeadershipResponse)(nil), // 22: keyquorum.v1.TransferLeadershipResponse
-	(*v1.UpdateSettingsResponse)(nil),     // 23: keyquorum.v1.UpdateSettingsResponse
-	(*v1.Member)(nil),                     // 24: keyquorum.v1.Member
+	(*StandingRequest)(nil),               // 4: keyquorum.peer.v1.StandingRequest
+	(*StandingResponse)(nil),              // 5: keyquorum.peer.v1.StandingResponse
+	(*ChallengeRequest)(nil),              // 6: keyquorum.peer.v1.ChallengeRequest
+	(*ChallengeResponse)(nil),             // 7: keyquorum.peer.v1.ChallengeResponse
+	(*JoinRequest)(nil),                   // 8: keyquorum.peer.v1.JoinRequest
+	(*JoinResponse)(nil),                  // 9: keyquorum.peer.v1.JoinResponse
+	(*LeaveRequest)(nil),                  // 10: keyquorum.peer.v1.LeaveRequest
+	(*LeaveResponse)(nil),                 // 11: keyquorum.peer.v1.LeaveResponse
+	(*v1.IssueRequest)(nil),               // 12: keyquorum.v1.IssueRequest
+	(*v1.RotateRequest)(nil),              // 13: keyquorum.v1.RotateRequest
+	(*v1.RevokeRequest)(nil),              // 14: keyquorum.v1.RevokeRequest
+	(*v1.DeleteRequest)(nil),              // 15: keyquorum.v1.DeleteRequest
+	(*v1.RemoveRequest)(nil),              // 16: keyquorum.v1.RemoveRequest
+	(*v1.TransferLeadershipRequest)(nil),  // 17: keyquorum.v1.TransferLeadershipRequest
+	(*v1.UpdateSettingsRequest)(nil),      // 18: keyquorum.v1.UpdateSettingsRequest
+	(*v1.IssueResponse)(nil),              // 19: keyquorum.v1.IssueResponse
+	(*v1.RotateResponse)(nil),             // 20: keyquorum.v1.RotateResponse
+	(*v1.RevokeResponse)(nil),             // 21: keyquorum.v1.RevokeResponse
+	(*v1.DeleteResponse)(nil),             // 22: keyquorum.v1.DeleteResponse
+	(*v1.RemoveResponse)(nil),             // 23: keyquorum.v1.RemoveResponse
+	(*v1.TransferLeadershipResponse)(nil), // 24: keyquorum.v1.TransferLeadershipResponse
+	(*v1.UpdateSettingsResponse)(nil),     // 25: keyquorum.v1.UpdateSettingsResponse
+	(*v1.Member)(nil),                     // 26: keyquorum.v1.Member
 }
 var file_keyquorum_peer_v1_peer_proto_depIdxs = []int32{
-	10, // 0: keyquorum.peer.v1.ForwardRequest.issue:type_name -> keyquorum.v1.IssueRequest
-	11, // 1: keyquorum.peer.v1.ForwardRequest.rotate:type_name -> keyquorum.v1.RotateRequest
-	12, // 2: keyquorum.peer.v1.ForwardRequest.revoke:type_name -> keyquorum.v1.RevokeRequest
-	13, // 3: keyquorum.peer.v1.ForwardRequest.delete:type_name -> keyquorum.v1.DeleteRequest
-	14, // 4: keyquorum.peer.v1.ForwardRequest.remove:type_name -> keyquorum.v1.RemoveRequest
-	15, // 5: keyquorum.peer.v1.ForwardRequest.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipRequest
-	16, // 6: keyquorum.peer.v1.ForwardRequest.update_settings:type_name -> keyquorum.v1.UpdateSettingsRequest
-	17, // 7: keyquorum.peer.v1.ForwardResponse.issue:type_name -> keyquorum.v1.IssueResponse
-	18, // 8: keyquorum.peer.v1.ForwardResponse.rotate:type_name -> keyquorum.v1.RotateResponse
-	19, // 9: keyquorum.peer.v1.ForwardResponse.revoke:type_name -> keyquorum.v1.RevokeResponse
-	20, // 10: keyquorum.peer.v1.ForwardResponse.delete:type_name -> keyquorum.v1.DeleteResponse
-	21, // 11: keyquorum.peer.v1.ForwardResponse.remove:type_name -> keyquorum.v1.RemoveResponse
-	22, // 12: keyquorum.peer.v1.ForwardResponse.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipResponse
-	23, // 13: keyquorum.peer.v1.ForwardResponse.update_settings:type_name -> keyquorum.v1.UpdateSettingsResponse
-	24, // 14: keyquorum.peer.v1.JoinRequest.member:type_name -> keyquorum.v1.Member
+	12, // 0: keyquorum.peer.v1.ForwardRequest.issue:type_name -> keyquorum.v1.IssueRequest
+	13, // 1: keyquorum.peer.v1.ForwardRequest.rotate:type_name -> keyquorum.v1.RotateRequest
+	14, // 2: keyquorum.peer.v1.ForwardRequest.revoke:type_name -> keyquorum.v1.RevokeRequest
+	15, // 3: keyquorum.peer.v1.ForwardRequest.delete:type_name -> keyquorum.v1.DeleteRequest
+	16, // 4: keyquorum.peer.v1.ForwardRequest.remove:type_name -> keyquorum.v1.RemoveRequest
+	17, // 5: keyquorum.peer.v1.ForwardRequest.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipRequest
+	18, // 6: keyquorum.peer.v1.ForwardRequest.update_settings:type_name -> keyquorum.v1.UpdateSettingsRequest
+	19, // 7: keyquorum.peer.v1.ForwardResponse.issue:type_name -> keyquorum.v1.IssueResponse
+	20, // 8: keyquorum.peer.v1.ForwardResponse.rotate:type_name -> keyquorum.v1.RotateResponse
+	21, // 9: keyquorum.peer.v1.ForwardResponse.revoke:type_name -> keyquorum.v1.RevokeResponse
+	22, // 10: keyquorum.peer.v1.ForwardResponse.delete:type_name -> keyquorum.v1.DeleteResponse
+	23, // 11: keyquorum.peer.v1.ForwardResponse.remove:type_name -> keyquorum.v1.RemoveResponse
+	24, // 12: keyquorum.peer.v1.ForwardResponse.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipResponse
+	25, // 13: keyquorum.peer.v1.ForwardResponse.update_settings:type_name -> keyquorum.v1.UpdateSettingsResponse
+	26, // 14: keyquorum.peer.v1.JoinRequest.member:type_name -> keyquorum.v1.Member
 	0,  // 15: keyquorum.peer.v1.PeerService.Forward:input_type -> keyquorum.peer.v1.ForwardRequest
 	2,  // 16: keyquorum.peer.v1.PeerService.Clock:input_type -> keyquorum.peer.v1.ClockRequest
-	4,  // 17: keyquorum.peer.v1.PeerService.Challenge:input_type -> keyquorum.peer.v1.ChallengeRequest
-	6,  // 18: keyquorum.peer.v1.PeerService.Join:input_type -> keyquorum.peer.v1.JoinRequest
-	8,  // 19: keyquorum.peer.v1.PeerService.Leave:input_type -> keyquorum.peer.v1.LeaveRequest
-	1,  // 20: keyquorum.peer.v1.PeerService.Forward:output_type -> keyquorum.peer.v1.ForwardResponse
-	3,  // 21: keyquorum.peer.v1.PeerService.Clock:output_type -> keyquorum.peer.v1.ClockResponse
-	5,  // 22: keyquorum.peer.v1.PeerService.Challenge:output_type -> keyquorum.peer.v1.ChallengeResponse
-	7,  // 23: keyquorum.peer.v1.PeerService.Join:output_type -> keyquorum.peer.v1.JoinResponse
-	9,  // 24: keyquorum.peer.v1.PeerService.Leave:output_type -> keyquorum.peer.v1.LeaveResponse
-	20, // [20:25] is the sub-list for method output_type
-	15, // [15:20] is the sub-list for method input_type
+	4,  // 17: keyquorum.peer.v1.PeerService.Standing:input_type -> keyquorum.peer.v1.StandingRequest
+	6,  // 18: keyquorum.peer.v1.PeerService.Challenge:input_type -> keyquorum.peer.v1.ChallengeRequest
+	8,  // 19: keyquorum.peer.v1.PeerService.Join:input_type -> keyquorum.peer.v1.JoinRequest
+	10, // 20: keyquorum.peer.v1.PeerService.Leave:input_type -> keyquorum.peer.v1.LeaveRequest
+	1,  // 21: keyquorum.peer.v1.PeerService.Forward:output_type -> keyquorum.peer.v1.ForwardResponse
+	3,  // 22: keyquorum.peer.v1.PeerService.Clock:output_type -> keyquorum.peer.v1.ClockResponse
+	5,  // 23: keyquorum.peer.v1.PeerService.Standing:output_type -> keyquorum.peer.v1.StandingResponse
+	7,  // 24: keyquorum.peer.v1.PeerService.Challenge:output_type -> keyquorum.peer.v1.ChallengeResponse
+	9,  // 25: keyquorum.peer.v1.PeerService.Join:output_type -> keyquorum.peer.v1.JoinResponse
+	11, // 26: keyquorum.peer.v1.PeerService.Leave:output_type -> keyquorum.peer.v1.LeaveResponse
+	21, // [21:27] is the sub-list for method output_type
+	15, // [15:21] is the sub-list for method input_type
 	15, // [15:15] is the sub-list for extension type_name
 	15, // [15:15] is the sub-list for extension extendee
 	0,  // [0:15] is the sub-list for field type_name
@@ -953,7 +1083,7 @@ func file_keyquorum_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyquorum_peer_v1_peer_proto_rawDesc), len(file_keyquorum_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,6 +39,8 @@ const (
 	PeerServiceForwardProcedure = "/keyquorum.peer.v1.PeerService/Forward"
 	// PeerServiceClockProcedure is the fully-qualified name of the PeerService's Clock RPC.
 	PeerServiceClockProcedure = "/keyquorum.peer.v1.PeerService/Clock"
+	// PeerServiceStandingProcedure is the fully-qualified name of the PeerService's Standing RPC.
+	PeerServiceStandingProcedure = "/keyquorum.peer.v1.PeerService/Standing"
 	// PeerServiceChallengeProcedure is the fully-qualified name of the PeerService's Challenge RPC.
 	PeerServiceChallengeProcedure = "/keyquorum.peer.v1.PeerService/Challenge"
 	// PeerServiceJoinProcedure is the fully-qualified name of the PeerService's Join RPC.
@@ -53,6 +55,8 @@ type PeerServiceClient interface {
 	Forward(context.Context, *connect.Request[v1.ForwardRequest]) (*connect.Response[v1.ForwardResponse], error)
 	// Clock reads the asked node's wall clock.
 	Clock(context.Context, *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error)
+	// Standing tells what the asked node is part of, and how far it has applied the log.
+	Standing(context.Context, *connect.Request[v1.StandingRequest]) (*connect.Response[v1.StandingResponse], error)
 	// Challenge gives what a proof to the asked node has to be bound to, for a few seconds: one that was overheard is of no
 	// use later.
 	Challenge(context.Context, *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error)
@@ -86,6 +90,13 @@ func NewPeerServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		standing: connect.NewClient[v1.StandingRequest, v1.StandingResponse](
+			httpClient,
+			baseURL+PeerServiceStandingProcedure,
+			connect.WithSchema(peerServiceMethods.ByName("Standing")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		challenge: connect.NewClient[v1.ChallengeRequest, v1.ChallengeResponse](
 			httpClient,
 			baseURL+PeerServiceChallengeProcedure,
@@ -112,6 +123,7 @@ func NewPeerServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 type peerServiceClient struct {
 	forward   *connect.Client[v1.ForwardRequest, v1.ForwardResponse]
 	clock     *connect.Client[v1.ClockRequest, v1.ClockResponse]
+	standing  *connect.Client[v1.StandingRequest, v1.StandingResponse]
 	challenge *connect.Client[v1.ChallengeRequest, v1.ChallengeResponse]
 	join      *connect.Client[v1.JoinRequest, v1.JoinResponse]
 	leave     *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
@@ -125,6 +137,11 @@ func (c *peerServiceClient) Forward(ctx context.Context, req *connect.Request[v1
 // Clock calls keyquorum.peer.v1.PeerService.Clock.
 func (c *peerServiceClient) Clock(ctx context.Context, req *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error) {
 	return c.clock.CallUnary(ctx, req)
+}
+
+// Standing calls keyquorum.peer.v1.PeerService.Standing.
+func (c *peerServiceClient) Standing(ctx context.Context, req *connect.Request[v1.StandingRequest]) (*connect.Response[v1.StandingResponse], error) {
+	return c.standing.CallUnary(ctx, req)
 }
 
 // Challenge calls keyquorum.peer.v1.PeerService.Challenge.
@@ -148,6 +165,8 @@ type PeerServiceHandler interface {
 	Forward(context.Context, *connect.Request[v1.ForwardRequest]) (*connect.Response[v1.ForwardResponse], error)
 	// Clock reads the asked node's wall clock.
 	Clock(context.Context, *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error)
+	// Standing tells what the asked node is part of, and how far it has applied the log.
+	Standing(context.Context, *connect.Request[v1.StandingRequest]) (*connect.Response[v1.StandingResponse], error)
 	// Challenge gives what a proof to the asked node has to be bound to, for a few seconds: one that was overheard is of no
 	// use later.
 	Challenge(context.Context, *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error)
@@ -177,6 +196,13 @@ func NewPeerServiceHandler(svc PeerServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	peerServiceStandingHandler := connect.NewUnaryHandler(
+		PeerServiceStandingProcedure,
+		svc.Standing,
+		connect.WithSchema(peerServiceMethods.ByName("Standing")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	peerServiceChallengeHandler := connect.NewUnaryHandler(
 		PeerServiceChallengeProcedure,
 		svc.Challenge,
@@ -202,6 +228,8 @@ func NewPeerServiceHandler(svc PeerServiceHandler, opts ...connect.HandlerOption
 			peerServiceForwardHandler.ServeHTTP(w, r)
 		case PeerServiceClockProcedure:
 			peerServiceClockHandler.ServeHTTP(w, r)
+		case PeerServiceStandingProcedure:
+			peerServiceStandingHandler.ServeHTTP(w, r)
 		case PeerServiceChallengeProcedure:
 			peerServiceChallengeHandler.ServeHTTP(w, r)
 		case PeerServiceJoinProcedure:
@@ -223,6 +251,10 @@ func (UnimplementedPeerServiceHandler) Forward(context.Context, *connect.Request
 
 func (UnimplementedPeerServiceHandler) Clock(context.Context, *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keyquorum.peer.v1.PeerService.Clock is not implemented"))
+}
+
+func (UnimplementedPeerServiceHandler) Standing(context.Context, *connect.Request[v1.StandingRequest]) (*connect.Response[v1.StandingResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keyquorum.peer.v1.PeerService.Standing is not implemented"))
 }
 
 func (UnimplementedPeerServiceHandler) Challenge(context.Context, *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error) {
