@@ -637,7 +637,7 @@ func TestNobodyIsTalkedOutOfItsCluster(t *testing.T) {
 			return nil, connect.NewError(connect.CodeNotFound, errors.New("no"))
 		},
 		"your keyring is wrong": func() (*connect.Response[peerv1.JoinResponse], error) {
-			return nil, connect.NewError(connect.CodePermissionDenied, errors.New("no"))
+			return connect.NewResponse(&peerv1.JoinResponse{OtherKeyring: true}), nil
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
