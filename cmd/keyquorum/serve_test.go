@@ -132,7 +132,7 @@ func TestThreeNodesByHand(t *testing.T) {
 	awaitLine(t, third, "n2    leader", "cluster", "members")
 	wants(t, first.must(1, "cluster", "transfer-leadership", "nobody").errors, "no such member")
 	wants(t, first.must(0, "cluster", "remove", "n3").out, "n3: removed")
-	awaitLine(t, &shell{t: t}, "removed from the cluster", "health", "--addr", n3.probes)
+	awaitLine(t, &shell{t: t}, "removed from its cluster", "health", "--addr", n3.probes)
 	wants(t, first.must(1, "cluster", "remove", "n3").errors, "no such member")
 
 	wants(t, n1.log.String(), "insecure: ")
