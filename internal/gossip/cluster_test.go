@@ -67,7 +67,7 @@ func bootAs(t *testing.T, id string, mood func(*memberlist.Config), change func(
 	if change != nil {
 		change(&cfg)
 	}
-	g, err := start(cfg, quickPace, func(conf *memberlist.Config) {
+	g, err := startOnce(t, cfg, func(conf *memberlist.Config) {
 		n.tune(conf)
 		mood(conf)
 	})
@@ -124,6 +124,24 @@ func (n *node) awaitsThat(ok func() bool, want any) {
 		case <-n.Changed():
 		case <-end:
 			n.t.Fatalf("%s: knows %+v, want %v\n%s", n.cfg.NodeID, n.Nodes(), want, n.log)
+		}
+	}
+}
+
+// startOnce starts a node, once its port is free: somebody else on this machine may have it for a moment.
+func startOnce(t *testing.T, cfg Config, tune func(*memberlist.Config)) (*Gossip, error) {
+	t.Helper()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for end := time.After(patience); ; {
+		g, err := start(cfg, quickPace, tune)
+		if err == nil || !strings.Contains(err.Error(), "address already in use") {
+			return g, err
+		}
+		select {
+		case <-again.C:
+		case <-end:
+			return nil, err
 		}
 	}
 }

@@ -142,12 +142,15 @@ func TestARemovedMemberDoesNotComeBack(t *testing.T) {
 		}
 		c.Kill(victim)
 		c.Restart(victim)
-		c.Await("the removed node to learn it", func() bool { return errors.Is(victim.Ready(), fault.ErrNoSuchMember) })
+		c.Await("the removed node to learn it", func() bool { return errors.Is(victim.Ready(), fault.ErrRemoved) })
 		if got := role(t, c, victim.UUID); got != v1.Member_ABSENT {
 			t.Errorf("the removed node is %v", got)
 		}
-		if _, err := victim.Verify(t.Context(), "token"); err == nil {
-			t.Error("a removed node judges tokens")
+		if _, err := victim.Verify(t.Context(), "token"); !errors.Is(err, fault.ErrRemoved) {
+			t.Errorf("a removed node judges tokens: %v", err)
+		}
+		if _, err := victim.Issue(t.Context(), "ada", time.Minute); !errors.Is(err, fault.ErrRemoved) {
+			t.Errorf("a removed node takes writes: %v", err)
 		}
 	})
 }
