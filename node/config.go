@@ -102,8 +102,8 @@ type Config struct {
 
 	Keyring *seal.Keyring
 	Timing  Timing
-	// Wall is the node's wall clock; time.Now if nil. Mono is a clock that only runs forward; the time since
-	// the node was made if nil.
+	// Wall is the node's wall clock; time.Now if nil. Mono is a clock that only runs forward, from any zero, and counts
+	// the time that the machine was asleep (CLOCK_BOOTTIME on Linux); Go's own, which may not, if nil.
 	Wall func() time.Time
 	Mono func() time.Duration
 	// Logger gets what the node has to say; discarded if nil.

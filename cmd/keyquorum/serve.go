@@ -9,7 +9,6 @@ import (
 	"github.com/keyquorum/keyquorum/internal/member"
 	"github.com/keyquorum/keyquorum/internal/seal"
 	"github.com/keyquorum/keyquorum/internal/subject"
-	"github.com/keyquorum/keyquorum/node"
 )
 
 // serveCommand runs one member of a cluster. It never founds one.
@@ -116,11 +115,8 @@ func (c *serveCommand) config(keyring *seal.Keyring, log *slog.Logger, conns int
 		Version: thisBuild().Version, Keyring: keyring,
 		RPCListen: string(c.Listen), RaftListen: string(c.RaftListen), GossipListen: string(c.GossipListen),
 		ProbeListen: string(c.ProbeListen), Advertise: c.Advertise, Seeds: c.Join,
+		SnapshotThreshold: uint64(c.SnapshotThreshold), TrailingLogs: uint64(c.TrailingLogs), MaxConns: conns,
 		Logger: log,
-		Tune: func(n *node.Config) {
-			n.SnapshotThreshold, n.TrailingLogs = uint64(c.SnapshotThreshold), uint64(c.TrailingLogs)
-			n.MaxConns = conns
-		},
 	}
 }
 

@@ -33,6 +33,10 @@ type Config struct {
 	Keyring *seal.Keyring
 	// RPCListen, RaftListen and GossipListen are HOST:PORT; port 0 lets the system choose.
 	RPCListen, RaftListen, GossipListen string
+	// SnapshotThreshold and TrailingLogs are the node's; its defaults if zero.
+	SnapshotThreshold, TrailingLogs uint64
+	// MaxConns is the node's; its default if zero.
+	MaxConns int
 	// ProbeListen is the HOST:PORT at which probes and metrics are served; with RPC if empty.
 	ProbeListen string
 	// Advertise is the host at which other members reach this one's ports. If it is empty, it is the address that each
@@ -75,7 +79,8 @@ func Open(cfg Config) (m *Member, err error) {
 	halted := make(chan error, 1)
 	conf := node.Config{
 		Name: cfg.Name, Region: cfg.Region, Replica: cfg.Replica, Version: cfg.Version,
-		Keyring: cfg.Keyring, Timing: cfg.Timing,
+		Keyring: cfg.Keyring, Timing: cfg.Timing, Mono: monotonic(),
+		SnapshotThreshold: cfg.SnapshotThreshold, TrailingLogs: cfg.TrailingLogs, MaxConns: cfg.MaxConns,
 		Logger: cfg.Logger, Registry: registry, Halted: halted,
 	}
 	if err := m.openDisk(cfg, &conf, registry, halted); err != nil {
