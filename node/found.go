@@ -21,15 +21,6 @@ import (
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
-// What the proofs that holders of the keyring give each other are for.
-const (
-	proofFound   = "cluster" // in the state: bound to the cluster's id
-	proofJoin    = "join"    // from a node that asks to be admitted: bound to its record and a challenge
-	proofAdmit   = "admit"   // from the one that admitted it: bound to that one's id and nonce
-	proofRemoved = "removed" // from a leader that does not admit who was removed: bound as above
-	proofLeave   = "leave"   // from a member that leaves: bound to its id and a challenge
-)
-
 func isFounded(v *fsm.View) bool { return v.Founded() }
 
 // Init implements rpc.Node: it founds a cluster with this node as its only voter. Where it was cut short before,
@@ -39,10 +30,10 @@ func isFounded(v *fsm.View) bool { return v.Founded() }
 // before it asks the others whether they are in a cluster or about to found one, and does so only once nobody is: of
 // any two, the one that asked later has heard of the other.
 func (n *Node) Init(ctx context.Context, by rpc.Caller, req *v1.InitRequest) (*v1.InitResponse, error) {
-	if err := n.enter(ctx); err != nil {
+	if err := n.takeTurn(ctx); err != nil {
 		return nil, err
 	}
-	defer n.leave()
+	defer n.giveTurn()
 	if view := n.fsm.View(); view.Founded() {
 		return &v1.InitResponse{ClusterId: view.ClusterID(), AlreadyFounded: true}, nil
 	}
@@ -150,15 +141,15 @@ func (s survey) blocked() error {
 		fault.ErrNotFounded, strings.Join(slices.Sorted(maps.Values(s.founding)), ", "))
 }
 
-// enter waits for the turn to found a cluster here or to join one. Who has it gives it back with leave.
-func (n *Node) enter(ctx context.Context) error {
-	if n.founding.Acquire(ctx, 1) != nil {
+// takeTurn waits for the turn to found a cluster here or to join one. Who has it gives it back with giveTurn.
+func (n *Node) takeTurn(ctx context.Context) error {
+	if n.turn.Acquire(ctx, 1) != nil {
 		return fmt.Errorf("%w: it is busy founding or joining a cluster", fault.ErrOverloaded)
 	}
 	return nil
 }
 
-func (n *Node) leave() { n.founding.Release(1) }
+func (n *Node) giveTurn() { n.turn.Release(1) }
 
 // raftAddress is this node's in Raft's configuration.
 func (n *Node) raftAddress() raft.ServerAddress {

@@ -38,8 +38,8 @@ type Node struct {
 	metrics   *metrics
 
 	challenges *challenges
-	// founding is held by who founds a cluster here, or lets this node join one.
-	founding *semaphore.Weighted
+	// turn is held by who founds a cluster here, or lets this node join one.
+	turn *semaphore.Weighted
 	// claiming is set while this node is about to found a cluster.
 	claiming atomic.Bool
 	// leading is set while this node leads and its state holds all that earlier leaders acknowledged.
@@ -63,7 +63,7 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg:    cfg,
 		log:    cfg.Logger.With("node", cfg.Name),
-		halted: make(chan error, 1), founding: semaphore.NewWeighted(1),
+		halted: make(chan error, 1), turn: semaphore.NewWeighted(1),
 		self: fsm.Member{
 			ID: cfg.ID, Name: cfg.Name, Region: cfg.Region, Version: cfg.Version, Replica: cfg.Replica,
 			RPCAddress: cfg.RPCAddress, RaftAddress: cfg.RaftAddress, Format: fsm.Format,

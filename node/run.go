@@ -10,9 +10,6 @@ import (
 
 	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/keyquorum/keyquorum/internal/fault"
-	"github.com/keyquorum/keyquorum/node/membership"
 )
 
 // Run works until ctx ends, or something happens that the node must not outlive, which is then the error. On the
@@ -147,19 +144,4 @@ func (n *Node) checkKeyring(ctx context.Context) error {
 	}
 	n.log.Info("this node is in a cluster", "cluster", view.ClusterID(), "revision", view.Revision())
 	return n.cfg.Keyring.CheckProof(proofFound, view.ClusterID(), view.KeyringCheck())
-}
-
-// join keeps the node a member. A node that was removed stays up to say so.
-func (n *Node) join(ctx context.Context) error {
-	joiner := membership.NewJoiner(membership.JoinerConfig{
-		Self: n.self, View: n.fsm.View, Led: n.led, Candidates: n.candidates,
-		Found: n.cfg.Discovery.Changed(), Ask: n.askToJoin, Logger: n.log,
-	})
-	err := joiner.Run(ctx)
-	if errors.Is(err, fault.ErrRemoved) {
-		n.removed.Store(true)
-		n.log.Error("this node no longer serves", "error", err)
-		return nil
-	}
-	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -195,4 +196,58 @@ func (f *forwarder) TransferLeadership(ctx context.Context, by rpc.Caller, req *
 func (f *forwarder) UpdateSettings(ctx context.Context, by rpc.Caller, req *v1.UpdateSettingsRequest) (*v1.UpdateSettingsResponse, error) {
 	res, err := f.send(ctx, by, &peerv1.ForwardRequest{Write: &peerv1.ForwardRequest_UpdateSettings{UpdateSettings: req}})
 	return res.GetUpdateSettings(), err
+}
+
+// find gives the one member that an id or a name means.
+func (n *Node) find(idOrName string) (fsm.Member, error) {
+	var found []fsm.Member
+	for _, m := range n.fsm.View().Members() {
+		if m.ID == idOrName {
+			return m, nil
+		}
+		if m.Name == idOrName {
+			found = append(found, m)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return fsm.Member{}, fmt.Errorf("%w: %q", fault.ErrNoSuchMember, idOrName)
+	case 1:
+		return found[0], nil
+	default:
+		return fsm.Member{}, fault.Invalid("node", fmt.Sprintf("%d members are called %q: give the node id", len(found), idOrName))
+	}
+}
+
+// successor finds the voter to hand leadership to; nil for any.
+func (n *Node) successor(idOrName string) (*raft.Server, error) {
+	if idOrName == "" {
+		return nil, nil //nolint:nilnil // any voter will do
+	}
+	member, err := n.find(idOrName)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range n.servers() {
+		if string(s.ID) == member.ID && s.Suffrage == raft.Voter {
+			return &s, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %s", fault.ErrNotVoter, member.Name)
+}
+
+// awaitLeader gives the leader's id once there is one; empty if ctx ends first.
+func (n *Node) awaitLeader(ctx context.Context) string {
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		if _, id := n.raft.LeaderWithID(); id != "" {
+			return string(id)
+		}
+		select {
+		case <-ctx.Done():
+			return ""
+		case <-poll.C:
+		}
+	}
 }
