@@ -2,10 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
-	"net"
-	"net/http/httptrace"
-	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -31,121 +27,127 @@ func expecting(keyID string) safety {
 	return checked
 }
 
-// operation is a method of the client: its name, and whether it may be repeated.
+// kind parts calls by what a node has to do for them, since their times do not compare.
+type kind int
+
+const (
+	// quick reads are answered from a node's memory, bulk reads take it longer.
+	quick kind = iota
+	bulk
+	// write goes through the leader.
+	write
+	// probing is the client's own asking whether a node is there, and who else is.
+	probing
+	// founding is for one node only.
+	founding
+	kindCount = iota
+)
+
+// reads tells whether any node answers by itself.
+func (k kind) reads() bool { return k == quick || k == bulk }
+
+// operation is a method of the client: its name, whether it may be repeated, and what it is to a node.
 type operation struct {
 	name   string
 	safety safety
+	kind   kind
 }
 
 // procedure is a generated method, bound to one node.
 type procedure[Req, Res any] = func(context.Context, *connect.Request[Req]) (*connect.Response[Res], error)
 
-// call tries the nodes in order until one answers, or refuses for good, or trying on is not safe.
+// route says which nodes a call goes to.
+type route interface {
+	// next counts the call in at the node to ask now, which has until then to answer; the zero time is for ever. After
+	// the first, last is what the latest attempt failed with. It gives nil to end the call.
+	next(ctx context.Context, last *Error) (n *node, until time.Time)
+}
+
+// call asks one node after another until one answers, or refuses for good, or trying on is not safe or not worth while.
 func call[Req, Res any](ctx context.Context, c *Client, op operation, req *Req, of func(*node) procedure[Req, Res]) (*Res, error) {
-	if c.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.timeout)
-		defer cancel()
-	}
+	c.watch()
+	deadline := c.deadline(ctx)
+	r := c.route(op, deadline)
 	var failed []*Error
-	for i, n := range c.nodes {
-		res, err := share(ctx, c, op, n, len(c.nodes)-i, req, of(n))
-		if err == nil {
+	for n, until := r.next(ctx, nil); n != nil; n, until = r.next(ctx, failed[len(failed)-1]) {
+		res, errs := ask(ctx, c, op, r, n, until, req, of)
+		if res != nil {
 			return res, nil
 		}
-		failed = append(failed, err)
-		if ctx.Err() != nil || !err.allowsAnother(op.safety) {
+		failed = append(failed, errs...)
+		if ctx.Err() != nil || passed(deadline) || !errs[len(errs)-1].allowsAnother(op.safety) {
 			break
 		}
 	}
 	return nil, verdict(failed, op.safety)
 }
 
-// share asks one node. A call that may be repeated leaves each node after it an equal part of the time.
-func share[Req, Res any](ctx context.Context, c *Client, op operation, n *node, left int, req *Req, do procedure[Req, Res]) (*Res, *Error) {
-	deadline, bounded := ctx.Deadline()
-	if bounded && left > 1 && op.safety != onceSent {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
-		defer cancel()
-	}
-	return attempt(ctx, c, op, n, req, do)
-}
-
-func attempt[Req, Res any](ctx context.Context, c *Client, op operation, n *node, req *Req, do procedure[Req, Res]) (*Res, *Error) {
-	var connected atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
-	})
-	res, err := do(ctx, connect.NewRequest(req))
-	if err == nil && hollow(res.Msg) {
-		err = connect.NewError(connect.CodeInternal, errHollow)
-	}
-	if err == nil {
-		return res.Msg, nil
-	}
-	if field := illegible(req); field != "" {
-		return nil, invalid(op.name, field, "is not valid UTF-8")
-	}
-	e := explain(op.name, n, err)
-	e.unsent = neverSent(err) || c.ownHTTP && !connected.Load()
-	if !e.unsent && unreadable(err) {
-		e.kind, e.Message = ErrInternal, "the answer cannot be read, or is too long: is there a Keyquorum node at this address?"
-	}
-	if op.safety != repeatable && e.leavesOpen() {
-		e.kind = ErrOutcomeUnknown
-	}
-	return nil, e
-}
-
-// unreadable reports whether err is of this side's own making although a node answered: connect gives what it cannot
-// decode, or is too long, the codes with which a node refuses a request.
-func unreadable(err error) bool {
-	switch connect.CodeOf(err) {
-	case connect.CodeInvalidArgument, connect.CodeResourceExhausted:
-		return !connect.IsWireError(err)
-	}
-	return false
-}
-
-// neverSent reports whether err arose before there was a connection to send anything over.
-func neverSent(err error) bool {
-	var op *net.OpError
-	var dns *net.DNSError
-	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &dns)
-}
-
-// leavesOpen reports whether a write that failed like this may have happened all the same: it went out, and no
-// node said that nothing was done. What a node says carries the request's id; what a gateway says does not.
-func (e *Error) leavesOpen() bool {
-	switch e.kind {
-	case ErrUnavailable:
-		return !e.unsent && e.RequestID == ""
-	case ErrInternal, ErrDeadlineExceeded, ErrCanceled:
-		return !e.unsent
-	}
-	return false
-}
-
-// allowsAnother reports whether the next node may be asked.
-func (e *Error) allowsAnother(s safety) bool {
-	switch e.kind {
-	case ErrUnavailable, ErrDeadlineExceeded, ErrOutcomeUnknown:
-		return e.unsent || s != onceSent
-	}
-	return false
-}
-
-// verdict makes one error of those of all attempts. After a write whose outcome was open, no later failure is the
-// last word: a conflict, say, may be that write's own doing.
-func verdict(failed []*Error, s safety) *Error {
-	last := len(failed) - 1
-	final := *failed[last]
-	final.Earlier = failed[:last]
-	for _, e := range final.Earlier {
-		if s != repeatable && e.kind == ErrOutcomeUnknown {
-			final.kind = ErrOutcomeUnknown
+// ask puts the request to a node, and to a second one where that is wanted and the first is slow.
+func ask[Req, Res any](ctx context.Context, c *Client, op operation, r route, n *node, until time.Time, req *Req,
+	of func(*node) procedure[Req, Res],
+) (*Res, []*Error) {
+	if p, ok := r.(*balanced); ok {
+		if after := c.hedging(op); after > 0 {
+			return hedged(ctx, c, p, after, n, until, req, of)
 		}
 	}
-	return &final
+	res, err := attempt(ctx, c, op, n, until, req, of(n))
+	if err != nil {
+		return nil, []*Error{err}
+	}
+	return res, nil
+}
+
+// deadline is when the call has to be over; zero for never.
+func (c *Client) deadline(ctx context.Context) time.Time {
+	deadline, _ := ctx.Deadline()
+	if c.timeout <= 0 {
+		return deadline
+	}
+	return earlier(deadline, time.Now().Add(c.timeout))
+}
+
+// earlier gives the earlier of two times, either of which may be zero for never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func passed(deadline time.Time) bool { return !deadline.IsZero() && !time.Now().Before(deadline) }
+
+func (c *Client) route(op operation, deadline time.Time) route {
+	switch {
+	case op.kind == founding:
+		return &ordered{nodes: c.seeds[:1], op: op, deadline: deadline}
+	case c.inOrder:
+		return &ordered{nodes: c.seeds, op: op, deadline: deadline}
+	}
+	c.budget.earn()
+	b := &balanced{c: c, op: op, deadline: deadline}
+	b.tried = b.room[:0]
+	return b
+}
+
+// ordered asks each node once, in their order.
+type ordered struct {
+	nodes    []*node
+	op       operation
+	deadline time.Time
+}
+
+// next leaves each node after it an equal part of the time, where the call may be repeated.
+func (o *ordered) next(context.Context, *Error) (*node, time.Time) {
+	left := len(o.nodes)
+	if left == 0 {
+		return nil, time.Time{}
+	}
+	n := o.nodes[0]
+	o.nodes = o.nodes[1:]
+	n.beginAnyway()
+	if o.deadline.IsZero() || left == 1 || o.op.safety == onceSent {
+		return n, o.deadline
+	}
+	return n, time.Now().Add(time.Until(o.deadline) / time.Duration(left))
 }

@@ -253,7 +253,7 @@ func TestAllAttemptsAreTold(t *testing.T) {
 func TestAHangingNodeLeavesTimeForTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		live := &fake{name: "live"}
-		c, err := client.New([]string{"hangs:1", "live:1"},
+		c, err := client.New([]string{"hangs:1", "live:1"}, client.InOrder(),
 			client.WithHTTPClient(&http.Client{Transport: inProcess{"live:1": live.handler()}}), client.WithTimeout(10*time.Second))
 		if err != nil {
 			t.Fatal(err)
@@ -272,7 +272,7 @@ func TestAHangingNodeLeavesTimeForTheNext(t *testing.T) {
 func TestAWriteWithoutAnAnswerInTimeIsOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		live := &fake{}
-		c, err := client.New([]string{"hangs:1", "live:1"},
+		c, err := client.New([]string{"hangs:1", "live:1"}, client.InOrder(),
 			client.WithHTTPClient(&http.Client{Transport: inProcess{"live:1": live.handler()}}), client.WithTimeout(2*time.Second))
 		if err != nil {
 			t.Fatal(err)
@@ -289,7 +289,7 @@ func TestAWriteWithoutAnAnswerInTimeIsOpen(t *testing.T) {
 
 func TestTheCallersDeadlineCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, err := client.New([]string{"hangs:1"}, client.WithHTTPClient(&http.Client{Transport: inProcess{}}))
+		c, err := client.New([]string{"hangs:1"}, client.InOrder(), client.WithHTTPClient(&http.Client{Transport: inProcess{}}))
 		if err != nil {
 			t.Fatal(err)
 		}

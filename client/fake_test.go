@@ -124,9 +124,10 @@ func hangingUp(t *testing.T) string {
 	return s.URL
 }
 
+// newClient asks the addresses in their order, so that a test says which node fails.
 func newClient(t *testing.T, addrs ...string) *client.Client {
 	t.Helper()
-	c, err := client.New(addrs)
+	c, err := client.New(addrs, client.InOrder())
 	if err != nil {
 		t.Fatal(err)
 	}

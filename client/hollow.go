@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"slices"
 
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
@@ -16,6 +17,8 @@ func hollow(answer any) bool {
 		return m.GetToken() == ""
 	case *v1.VerifyResponse:
 		return !m.GetValid() && m.GetReason() == v1.VerifyResponse_NONE
+	case *v1.VerifyBatchResponse:
+		return slices.ContainsFunc(m.GetVerdicts(), func(v *v1.VerifyResponse) bool { return hollow(v) })
 	case *v1.RotateResponse:
 		return m.GetKeyId() == ""
 	case *v1.RevokeResponse:

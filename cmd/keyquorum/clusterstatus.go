@@ -50,7 +50,7 @@ func askMembers(ctx context.Context, timeout time.Duration, asked *v1.StatusResp
 }
 
 func askMember(ctx context.Context, timeout time.Duration, m *v1.Member) *v1.StatusResponse {
-	node, err := client.New([]string{m.GetRpcAddress()}, client.WithTimeout(timeout))
+	node, err := client.New([]string{m.GetRpcAddress()}, client.InOrder(), client.WithTimeout(timeout))
 	if err != nil {
 		return nil
 	}

@@ -20,7 +20,7 @@ type format struct {
 }
 
 func (c *connection) client() (*client.Client, error) {
-	return client.New(c.nodes(), client.WithTimeout(time.Duration(c.Timeout)))
+	return client.New(c.nodes(), client.InOrder(), client.WithTimeout(time.Duration(c.Timeout)))
 }
 
 // single says what is wrong where several nodes are named and the command is about one.

@@ -114,7 +114,7 @@ func (d *demo) launch(name string, seeds []string) (*demoNode, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
 	go func() { n.done <- n.member.Run(ctx) }()
-	n.client, err = client.New([]string{n.member.RPCAddress})
+	n.client, err = client.New([]string{n.member.RPCAddress}, client.InOrder())
 	return n, err
 }
 
