@@ -42,6 +42,9 @@ func send[Req, Res any](ctx context.Context, c *Client, op operation, n *node, r
 	}
 	e := explain(op.name, n, err)
 	e.unsent = neverSent(err) || c.ownHTTP && !connected.Load()
+	if e.kind == ErrCanceled && e.RequestID == "" && ctx.Err() == nil {
+		e.kind = ErrUnavailable // connect takes a connection that was reset for a caller that has gone
+	}
 	if !e.unsent && unreadable(err) {
 		e.kind, e.Message = ErrInternal, "the answer cannot be read, or is too long: is there a Keyquorum node at this address?"
 	}

@@ -23,7 +23,13 @@ type fake struct {
 	name  string
 	err   error
 	calls atomic.Int32
+	// failure is an err that a test sets while the node is asked; stall is what each Verify waits for.
+	failure atomic.Pointer[error]
+	stall   func(context.Context)
 }
+
+// fail has the node fail everything from now on with err, or nothing if that is nil.
+func (f *fake) fail(err error) { f.failure.Store(&err) }
 
 func (f *fake) handler() http.Handler {
 	if f.name == "" {
@@ -46,6 +52,9 @@ func (f *fake) serve(t *testing.T) string {
 
 func answer[T any](f *fake, m *T) (*connect.Response[T], error) {
 	f.calls.Add(1)
+	if err := f.failure.Load(); err != nil && *err != nil {
+		return nil, *err
+	}
 	if f.err != nil {
 		return nil, f.err
 	}
@@ -56,7 +65,10 @@ func (f *fake) Issue(context.Context, *connect.Request[v1.IssueRequest]) (*conne
 	return answer(f, &v1.IssueResponse{Token: f.name})
 }
 
-func (f *fake) Verify(_ context.Context, r *connect.Request[v1.VerifyRequest]) (*connect.Response[v1.VerifyResponse], error) {
+func (f *fake) Verify(ctx context.Context, r *connect.Request[v1.VerifyRequest]) (*connect.Response[v1.VerifyResponse], error) {
+	if f.stall != nil {
+		f.stall(ctx)
+	}
 	return answer(f, &v1.VerifyResponse{Valid: r.Msg.GetToken() == "good", Reason: reasons[r.Msg.GetToken() == "good"], Node: f.name})
 }
 

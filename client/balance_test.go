@@ -1,0 +1,346 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/keyquorum/keyquorum/client"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+)
+
+func TestTheOtherNodesAreLearntOfAndFollowed(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		c := f.clientOf(f.nodes[:1])
+		if got := c.Addresses(); len(got) != 1 {
+			t.Errorf("before the first call it knows %v", got)
+		}
+		verify(t, c)
+		rest(time.Second)
+		want := []string{"http://n1:7400", "http://n2:7400", "http://n3:7400"}
+		if got := c.Addresses(); !slices.Equal(got, want) {
+			t.Errorf("it knows %v, want %v", got, want)
+		}
+		f.enlist(f.nodes[1], f.launch("n4"))
+		rest(10 * time.Second)
+		want = []string{"http://n2:7400", "http://n4:7400", "http://n1:7400"} // what was given comes last
+		if got := c.Addresses(); !slices.Equal(got, want) {
+			t.Errorf("after the members changed it knows %v, want %v", got, want)
+		}
+	})
+}
+
+func TestAFailureHasTheMembersLookedUpAtOnce(t *testing.T) {
+	sail(t, 2, func(t *testing.T, f *fleet) {
+		c := f.client()
+		stop := f.load(c)
+		rest(time.Second)
+		f.enlist(f.nodes[1], f.launch("n3"))
+		f.nodes[0].kill()
+		rest(500 * time.Millisecond)
+		stop()
+		if got := c.Addresses(); !slices.Contains(got, "http://n3:7400") {
+			t.Errorf("half a second after a failure it knows %v", got)
+		}
+	})
+}
+
+func TestWithoutDiscoveryOnlyWhatWasGivenIsAsked(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		stop := f.load(f.client(client.WithoutDiscovery()))
+		rest(20 * time.Second)
+		stop()
+		if n := f.nodes[2].took(); n != 0 {
+			t.Errorf("a node that was not given was asked %d times", n)
+		}
+		if f.nodes[0].took() == 0 || f.nodes[1].took() == 0 {
+			t.Error("not all that were given were asked")
+		}
+	})
+}
+
+func TestNodesOfTheOwnRegionArePreferredWhileTheyAreUsable(t *testing.T) {
+	sail(t, 4, func(t *testing.T, f *fleet) {
+		f.nodes[2].region, f.nodes[3].region = "west", "west"
+		f.enlist(f.nodes...)
+		c := f.client(client.WithRegion("west"))
+		stop := f.load(c)
+		rest(2 * time.Second)
+		f.forgetCounts()
+		rest(10 * time.Second)
+		if far := f.nodes[0].took() + f.nodes[1].took(); far != 0 {
+			t.Errorf("nodes elsewhere were asked %d times", far)
+		}
+		f.nodes[2].kill()
+		f.nodes[3].kill()
+		rest(5 * time.Second)
+		if far := f.nodes[0].took() + f.nodes[1].took(); far == 0 {
+			t.Error("nodes elsewhere were not asked when the region had none left")
+		}
+		f.nodes[2].start()
+		rest(40 * time.Second)
+		f.forgetCounts()
+		rest(5 * time.Second)
+		stop()
+		if far := f.nodes[0].took() + f.nodes[1].took(); far != 0 {
+			t.Errorf("nodes elsewhere were asked %d times once the region was back", far)
+		}
+	})
+}
+
+func TestAFailingNodeIsSparedAndComesBackWithoutACallerPaying(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		c := f.client()
+		stop := f.load(c)
+		rest(2 * time.Second)
+		f.nodes[1].fail(refusal(t, connect.CodeUnavailable, "this node is behind"))
+		rest(time.Second)
+		f.forgetCounts()
+		rest(28 * time.Second)
+		// Each probe lets one call through that fails, and the ejections get longer: 1, 2, 4, 8, 16 s.
+		if n := f.nodes[1].took(); n > 40 {
+			t.Errorf("the failing node was asked %d times in 28 s, of some 8960", n)
+		}
+		f.nodes[1].fail(nil)
+		rest(31 * time.Second)
+		f.forgetCounts()
+		rest(10 * time.Second)
+		stop()
+		if mine, other := f.nodes[1].took(), f.nodes[0].took(); mine*3 < other {
+			t.Errorf("the node that came back was asked %d times, another %d times", mine, other)
+		}
+	})
+}
+
+func TestNodesThatAllFailAreTriedAllTheSame(t *testing.T) {
+	sail(t, 2, func(t *testing.T, f *fleet) {
+		c := f.client()
+		for _, n := range f.nodes {
+			n.kill()
+		}
+		begun := time.Now()
+		if _, err := c.Verify(t.Context(), &v1.VerifyRequest{Token: "good"}); !errors.Is(err, client.ErrUnavailable) {
+			t.Fatal(err)
+		}
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("that nobody is there was known after %v", took)
+		}
+		f.nodes[1].start()
+		verify(t, c)
+	})
+}
+
+func TestWritesGoToTheLeader(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		c := f.client()
+		verify(t, c)
+		rest(time.Second)
+		issue := func(want *ship) {
+			t.Helper()
+			for range 10 {
+				if res, err := c.Issue(t.Context(), &v1.IssueRequest{Subject: "alice"}); err != nil || res.GetToken() != want.host {
+					t.Fatalf("issued by %q, want %s: %v", res.GetToken(), want.host, err)
+				}
+			}
+		}
+		issue(f.nodes[0])
+		f.enlist(f.nodes[2], f.nodes[0], f.nodes[1])
+		rest(10 * time.Second)
+		issue(f.nodes[2])
+		f.nodes[2].kill()
+		if _, err := c.Issue(t.Context(), &v1.IssueRequest{Subject: "alice"}); err != nil {
+			t.Errorf("with the leader gone: %v", err)
+		}
+	})
+}
+
+func TestAWriteWaitsForALeaderToBeElected(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		for _, n := range f.nodes {
+			n.fail(refusal(t, connect.CodeUnavailable, "the cluster has no leader"))
+		}
+		time.AfterFunc(time.Second, func() {
+			for _, n := range f.nodes {
+				n.fail(nil)
+			}
+		})
+		if _, err := f.client().Issue(t.Context(), &v1.IssueRequest{Subject: "alice"}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestANodesTimeToRetryIsWaitedFor(t *testing.T) {
+	sail(t, 1, func(t *testing.T, f *fleet) {
+		free := time.Now().Add(3 * time.Second)
+		f.nodes[0].fail(refusal(t, connect.CodeUnavailable, "not now", &v1.RetryAt{Time: timestamp(free)}))
+		time.AfterFunc(2*time.Second, func() { f.nodes[0].fail(nil) })
+		c := f.client()
+		if _, err := c.Issue(t.Context(), &v1.IssueRequest{Subject: "alice"}); err != nil || time.Now().Before(free) {
+			t.Errorf("%v before the time: %v", time.Until(free), err)
+		}
+		f.nodes[0].fail(refusal(t, connect.CodeUnavailable, "not now", &v1.RetryAt{Time: timestamp(time.Now().Add(time.Hour))}))
+		begun := time.Now()
+		_, err := c.Issue(t.Context(), &v1.IssueRequest{Subject: "alice"})
+		if took := time.Since(begun); !errors.Is(err, client.ErrUnavailable) || took > time.Second {
+			t.Errorf("a time after the deadline was waited for: %v, %v", took, err)
+		}
+	})
+}
+
+// The cluster must not be sent a multiple of its load by those who find it in trouble.
+func TestTheBudgetBoundsWhatIsSentAgain(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		for _, n := range f.nodes {
+			n.fail(refusal(t, connect.CodeUnavailable, "the cluster has no leader"))
+		}
+		c := f.client(client.WithRetryBudget(0.2, 1), client.WithoutDiscovery())
+		const calls = 500
+		for range calls {
+			if _, err := c.Issue(t.Context(), &v1.IssueRequest{Subject: "alice"}); !errors.Is(err, client.ErrUnavailable) {
+				t.Fatal(err)
+			}
+			rest(10 * time.Millisecond)
+		}
+		var sent int
+		for _, n := range f.nodes {
+			sent += int(n.calls.Load())
+		}
+		// 0.2 each, ten saved up, and one for each second that it took.
+		elapsed := 0.01*calls + 10 // what it slept, and what it backed off at the beginning
+		if most := calls + int(0.2*calls+10+elapsed); sent > most || sent < calls+10 {
+			t.Errorf("%d requests were sent for %d calls, want at most %d", sent, calls, most)
+		}
+	})
+}
+
+func TestWithAnEmptyBudgetNothingIsSentAgain(t *testing.T) {
+	sail(t, 2, func(t *testing.T, f *fleet) {
+		for _, n := range f.nodes {
+			n.fail(refusal(t, connect.CodeUnavailable, "this node is behind"))
+		}
+		c := f.client(client.WithRetryBudget(0, 0))
+		if _, err := c.Verify(t.Context(), &v1.VerifyRequest{Token: "good"}); !errors.Is(err, client.ErrUnavailable) {
+			t.Error(err)
+		}
+		if n := f.nodes[0].took() + f.nodes[1].took(); n != 1 {
+			t.Errorf("it was sent %d times", n)
+		}
+	})
+}
+
+func TestRefusalsAreNotSentAgain(t *testing.T) {
+	for _, code := range []connect.Code{connect.CodeResourceExhausted, connect.CodeInvalidArgument, connect.CodeNotFound, connect.CodePermissionDenied} {
+		sail(t, 3, func(t *testing.T, f *fleet) {
+			for _, n := range f.nodes {
+				n.fail(refusal(t, code, "no", &v1.RetryAt{Time: timestamp(time.Now().Add(time.Second))}))
+			}
+			if err := methods["Verify"](t.Context(), f.client(), ""); err == nil {
+				t.Error("no error")
+			}
+			if n := f.nodes[0].took() + f.nodes[1].took() + f.nodes[2].took(); n != 1 {
+				t.Errorf("%s: it was sent %d times", code, n)
+			}
+		})
+	}
+}
+
+// What was sent without an expected key may have happened: it is left at that, whoever else might be asked.
+func TestAWriteThatMayHaveHappenedIsNotSentAgain(t *testing.T) {
+	for name, call := range methods {
+		for _, expected := range []string{"", "key-1"} {
+			sail(t, 2, func(t *testing.T, f *fleet) {
+				for _, n := range f.nodes {
+					n.fail(refusal(t, connect.CodeUnknown, "leadership was lost", &v1.OutcomeUnknown{}))
+				}
+				if name == "Members" {
+					return // the fleet answers it
+				}
+				if err := call(t.Context(), f.client(client.WithoutDiscovery()), expected); err == nil {
+					t.Fatal("no error")
+				}
+				sent := f.nodes[0].calls.Load() + f.nodes[1].calls.Load()
+				if lone := once(name) && expected == ""; lone != (sent == 1) {
+					t.Errorf("%s expecting %q was sent %d times", name, expected, sent)
+				}
+			})
+		}
+	}
+}
+
+func TestAHangingNodeDoesNotEatTheDeadline(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		c := f.client()
+		for range 20 {
+			verify(t, c)
+		}
+		rest(time.Second)
+		f.nodes[0].hang()
+		f.nodes[1].hang()
+		defer f.nodes[0].resume()
+		defer f.nodes[1].resume()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		if _, err := c.Verify(ctx, &v1.VerifyRequest{Token: "good"}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestInitGoesToTheFirstAddressOnly(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		c := f.client()
+		verify(t, c)
+		rest(time.Second)
+		f.nodes[0].kill()
+		if _, err := c.Init(t.Context(), &v1.InitRequest{}); !errors.Is(err, client.ErrUnavailable) {
+			t.Errorf("%v, want %v", err, client.ErrUnavailable)
+		}
+	})
+}
+
+// A bubble whose goroutines are not all gone at its end fails its test.
+func TestCloseLeavesNothingBehind(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		c := f.client(client.WithHedging(time.Millisecond))
+		verify(t, c)
+		f.nodes[0].kill()
+		f.nodes[1].hang()
+		defer f.nodes[1].resume()
+		for range 20 {
+			verify(t, c)
+		}
+		rest(3 * time.Second) // probes and look-ups are on their way
+		c.Close()
+		verify(t, c) // and it still works
+	})
+}
+
+// A tool may have no Close at all.
+func TestInOrderNothingGoesOnInTheBackground(t *testing.T) {
+	sail(t, 2, func(t *testing.T, f *fleet) {
+		c, err := client.New([]string{"n1:7400", "n2:7400"}, client.InOrder(), client.WithHTTPClient(&http.Client{Transport: f.http}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.nodes[0].kill()
+		for range 5 {
+			verify(t, c)
+		}
+	})
+}
+
+func TestBadOptionsAreNamedAllAtOnce(t *testing.T) {
+	_, err := client.New(nil, client.WithHedging(-1), client.WithHedgingAt(95), client.WithRetryBudget(-1, 0))
+	for _, part := range []string{"no address", "WithHedging:", "WithHedgingAt:", "WithRetryBudget:"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("%v does not tell %q", err, part)
+		}
+	}
+}
