@@ -26,6 +26,8 @@ type fake struct {
 	// failure is an err that a test sets while the node is asked; stall is what each Verify waits for.
 	failure atomic.Pointer[error]
 	stall   func(context.Context)
+	// believes is the subject of whom every token is said to be; empty for judging them.
+	believes string
 }
 
 // fail has the node fail everything from now on with err, or nothing if that is nil.
@@ -68,6 +70,9 @@ func (f *fake) Issue(context.Context, *connect.Request[v1.IssueRequest]) (*conne
 func (f *fake) Verify(ctx context.Context, r *connect.Request[v1.VerifyRequest]) (*connect.Response[v1.VerifyResponse], error) {
 	if f.stall != nil {
 		f.stall(ctx)
+	}
+	if f.believes != "" {
+		return answer(f, &v1.VerifyResponse{Valid: true, Subject: f.believes})
 	}
 	return answer(f, &v1.VerifyResponse{Valid: r.Msg.GetToken() == "good", Reason: reasons[r.Msg.GetToken() == "good"], Node: f.name})
 }
