@@ -27,6 +27,10 @@ var methods = map[string]func(context.Context, *client.Client, string) error{
 		_, err := c.Verify(ctx, &v1.VerifyRequest{Token: "good"})
 		return err
 	},
+	"VerifyBatch": func(ctx context.Context, c *client.Client, _ string) error {
+		_, err := c.VerifyBatch(ctx, &v1.VerifyBatchRequest{Tokens: []string{"good", "bad"}})
+		return err
+	},
 	"Rotate": func(ctx context.Context, c *client.Client, expected string) error {
 		_, err := c.Rotate(ctx, &v1.RotateRequest{Subject: "alice", ExpectedKeyId: expected})
 		return err
@@ -143,7 +147,7 @@ func TestAnAnswerThatCannotBeReadIsNoRefusal(t *testing.T) {
 		}))
 		t.Cleanup(s.Close)
 		for method, want := range map[string]error{
-			"Issue": client.ErrInternal, "Verify": client.ErrInternal, "Rotate": client.ErrOutcomeUnknown, "Revoke": client.ErrOutcomeUnknown,
+			"Issue": client.ErrInternal, "Verify": client.ErrInternal, "VerifyBatch": client.ErrInternal, "Rotate": client.ErrOutcomeUnknown, "Revoke": client.ErrOutcomeUnknown,
 		} {
 			if err := methods[method](t.Context(), newClient(t, s.URL), ""); !errors.Is(err, want) {
 				t.Errorf("%s, %s: %v, want %v", name, method, err, want)

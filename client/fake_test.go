@@ -77,6 +77,14 @@ func (f *fake) Verify(ctx context.Context, r *connect.Request[v1.VerifyRequest])
 	return answer(f, &v1.VerifyResponse{Valid: r.Msg.GetToken() == "good", Reason: reasons[r.Msg.GetToken() == "good"], Node: f.name})
 }
 
+func (f *fake) VerifyBatch(_ context.Context, r *connect.Request[v1.VerifyBatchRequest]) (*connect.Response[v1.VerifyBatchResponse], error) {
+	res := &v1.VerifyBatchResponse{}
+	for _, token := range r.Msg.GetTokens() {
+		res.Verdicts = append(res.Verdicts, &v1.VerifyResponse{Valid: token == "good", Reason: reasons[token == "good"], Node: f.name})
+	}
+	return answer(f, res)
+}
+
 func (f *fake) Rotate(context.Context, *connect.Request[v1.RotateRequest]) (*connect.Response[v1.RotateResponse], error) {
 	return answer(f, &v1.RotateResponse{KeyId: f.name})
 }
