@@ -98,22 +98,15 @@ func (c *Client) judge(ctx context.Context, k kind, n *node, took time.Duration,
 }
 
 func (e *Error) conduct(k kind) conduct {
-	switch e.kind {
-	case ErrOutcomeUnknown:
-		if e.RequestID == "" {
-			return failed
-		}
-		return unjudged
-	case ErrUnavailable, ErrInternal:
-		if e.RequestID == "" || k.reads() || k == probing {
-			return failed
-		}
-		return unjudged
-	}
-	if e.fromStranger() {
+	switch {
+	case e.RequestID == "" && (e.kind == ErrUnavailable || e.kind == ErrOutcomeUnknown), e.fromStranger():
+		return failed
+	case e.kind != ErrUnavailable && e.kind != ErrInternal && e.kind != ErrOutcomeUnknown:
+		return well
+	case k.reads() || k == probing:
 		return failed
 	}
-	return well
+	return unjudged
 }
 
 func (e *Error) timedOut() bool {
@@ -158,9 +151,14 @@ func (e *Error) allowsAnother(s safety) bool {
 	return e.fromStranger() && s == repeatable
 }
 
-// fromStranger reports whether what answered seems to be no node at all, as when another service has its old address.
+// fromStranger reports whether what answered seems to be no node at all, as when another service has its old address: what
+// a node says carries the request's id.
 func (e *Error) fromStranger() bool {
-	return e.Node != "" && e.RequestID == "" && (e.kind == ErrInternal || e.kind == ErrUnimplemented)
+	switch e.kind {
+	case ErrUnavailable, ErrDeadlineExceeded, ErrOutcomeUnknown, ErrCanceled:
+		return false
+	}
+	return e.Node != "" && e.RequestID == "" && !e.unsent
 }
 
 // verdict makes one error of those of all attempts. After a write whose outcome was open, no later failure is the

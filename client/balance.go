@@ -49,7 +49,7 @@ func (b *balanced) next(ctx context.Context, last *Error) (*node, time.Time) {
 // them seems worth it.
 func (b *balanced) again(ctx context.Context, last *Error) bool {
 	if r := b.c.roster.Load(); r.exhausted(b.tried) {
-		if b.rounds++; b.rounds == maxRounds || r.dead(time.Now()) || !b.wait(ctx, last) {
+		if b.rounds++; b.rounds == maxRounds || last.fromStranger() || r.dead(time.Now()) || !b.wait(ctx, last) {
 			return false
 		}
 		b.tried = b.tried[:0]

@@ -51,6 +51,20 @@ func TestAFailureHasTheMembersLookedUpAtOnce(t *testing.T) {
 	})
 }
 
+// Else all services that start at the same time would begin with the same node.
+func TestClientsThatKnowNothingYetBeginAnywhere(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		for range 90 {
+			verify(t, f.clientOf(f.nodes, client.WithoutDiscovery()))
+		}
+		for _, n := range f.nodes {
+			if got := n.took(); got < 10 {
+				t.Errorf("%d of 90 began with %s", got, n.host)
+			}
+		}
+	})
+}
+
 func TestWithoutDiscoveryOnlyWhatWasGivenIsAsked(t *testing.T) {
 	sail(t, 3, func(t *testing.T, f *fleet) {
 		stop := f.load(f.client(client.WithoutDiscovery()))

@@ -1,6 +1,8 @@
 package client_test
 
 import (
+	"io"
+	"net/http"
 	"testing"
 	"time"
 )
@@ -45,12 +47,12 @@ func TestASlowNodeIsAskedLess(t *testing.T) {
 	sail(t, 3, func(t *testing.T, f *fleet) {
 		stop := f.load(f.client())
 		rest(5 * time.Second)
-		f.net.Delay("app", "n2", 150*time.Millisecond)
+		f.net.Delay("app", "n1", 150*time.Millisecond)
 		rest(2 * time.Second)
 		f.forgetCounts()
 		rest(20 * time.Second)
 		calls := stop()
-		if slow, quick := f.nodes[1].took(), f.nodes[0].took(); slow*10 > quick {
+		if slow, quick := f.nodes[0].took(), f.nodes[1].took(); slow*10 > quick {
 			t.Errorf("of %d calls the slow node was asked %d, a quick one %d times", calls, slow, quick)
 		}
 	})
@@ -89,4 +91,30 @@ func TestNoVerificationFailsWhileAllAddressesChangeButOne(t *testing.T) {
 			t.Errorf("the new nodes are not asked; the client knows %v", c.Addresses())
 		}
 	})
+}
+
+// Something else has the address of a node that is gone, and answers there.
+func TestNoVerificationFailsWhereAStrangerAnswers(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"nothing there": http.NotFound,
+		"a login":       func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) },
+		"a page":        func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") },
+		"nothing said":  func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "application/proto") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			sail(t, 3, func(t *testing.T, f *fleet) {
+				f.nodes[0].kill()
+				l, err := f.net.Listen(f.nodes[0].address())
+				if err != nil {
+					t.Fatal(err)
+				}
+				s := &http.Server{Handler: answer}
+				go s.Serve(l)
+				defer s.Close()
+				stop := f.load(f.client())
+				rest(10 * time.Second)
+				stop()
+			})
+		})
+	}
 }

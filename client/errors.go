@@ -13,37 +13,43 @@ import (
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
-// What a call can fail with; errors.Is finds exactly one of them in an *Error.
+// What a call can fail with; errors.Is finds exactly one of them in an *Error. Each says what it asks of the caller.
 var (
 	// ErrUnavailable says that nobody could answer now: no node could be reached, or those that could have no
-	// leader, are behind, or do not know the time. Nothing was changed. The same call can succeed later.
+	// leader, are behind, or do not know the time. Nothing was changed. Try again later: the client has tried already.
 	ErrUnavailable = errors.New("unavailable")
 	// ErrDeadlineExceeded says that the time for the call ran out. Nothing was changed, except that an Issue
-	// may have made a token that nobody has.
+	// may have made a token that nobody has. Try again, or give it longer.
 	ErrDeadlineExceeded = errors.New("out of time")
 	// ErrOutcomeUnknown says that a write may or may not have happened, now or shortly. Look, with Get, before
-	// sending it again.
+	// sending it again; or name the expected key from the start, and send it again as it is.
 	ErrOutcomeUnknown = errors.New("outcome unknown")
-	// ErrInvalidArgument says that the request is not acceptable; Error.Field names what is wrong with it.
+	// ErrInvalidArgument says that the request is not acceptable; Error.Field names what is wrong with it. Mend it: sent
+	// again it fails again.
 	ErrInvalidArgument = errors.New("invalid argument")
-	// ErrNotFound says that there is no such subject, or member.
+	// ErrNotFound says that there is no such subject, or member. For a subject that is to have no valid tokens, that is as
+	// good as done.
 	ErrNotFound = errors.New("not found")
-	// ErrConflict says that the subject's active key is not the one that the request expected.
+	// ErrConflict says that the subject's active key is not the one that the request expected. Somebody else was first:
+	// look, with Get, and decide anew.
 	ErrConflict = errors.New("conflict")
 	// ErrResourceExhausted says that a limit stands in the way; Error.RetryAt tells when it no longer will, if
-	// that is known.
+	// that is known. Wait until then, or ask for less.
 	ErrResourceExhausted = errors.New("limit reached")
-	// ErrFailedPrecondition says that the cluster is not in a state for this.
+	// ErrFailedPrecondition says that the cluster is not in a state for this. An operator has to change it.
 	ErrFailedPrecondition = errors.New("not possible now")
-	// ErrUnauthenticated says that the node does not know who is calling.
+	// ErrUnauthenticated says that the node does not know who is calling. The service's own credentials are missing or have
+	// run out: this is not about a user's token.
 	ErrUnauthenticated = errors.New("unauthenticated")
-	// ErrPermissionDenied says that the caller's role does not include this call.
+	// ErrPermissionDenied says that the caller's role does not include this call. An operator has to grant it.
 	ErrPermissionDenied = errors.New("permission denied")
-	// ErrUnimplemented says that the address answers but does not know the call: an older node, or no node.
+	// ErrUnimplemented says that the address answers but does not know the call: an older node, or no node. See to the
+	// addresses and versions.
 	ErrUnimplemented = errors.New("unimplemented")
 	// ErrCanceled says that the caller gave up. Nothing was changed, as with ErrDeadlineExceeded.
 	ErrCanceled = errors.New("canceled")
-	// ErrInternal says that a node failed in a way that it should not.
+	// ErrInternal says that a node failed in a way that it should not, or that its answer makes no sense. The node's log
+	// says more under Error.RequestID; report it.
 	ErrInternal = errors.New("internal error")
 )
 
@@ -81,7 +87,8 @@ type Error struct {
 	RequestID string
 	// RetryAt is when the same request can succeed; zero if that is not known.
 	RetryAt time.Time
-	// Earlier holds the attempts that failed before this one, in order.
+	// Earlier holds the attempts that failed before this one, in order, those left out that failed at the same node in the
+	// same way.
 	Earlier []*Error
 
 	kind  error

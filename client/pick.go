@@ -56,7 +56,11 @@ func better(tier []*node, k kind, now time.Time, tried []*node) *node {
 			b = n
 		}
 	}
-	if b == nil || a.cost(k, now) <= b.cost(k, now) {
+	if b == nil {
+		return a
+	}
+	if costA, costB := a.cost(k, now), b.cost(k, now); costA < costB ||
+		costA == costB && rand.IntN(2) == 0 { //nolint:gosec // as above
 		return a
 	}
 	return b
