@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -307,6 +308,25 @@ func TestAHangingNodeDoesNotEatTheDeadline(t *testing.T) {
 	})
 }
 
+// What was given up on says nothing of how long an answer takes: a node is not given longer for not answering.
+func TestANodeThatDidNotAnswerIsNotGivenLonger(t *testing.T) {
+	sail(t, 2, func(t *testing.T, f *fleet) {
+		c := f.client(client.WithoutDiscovery())
+		free := time.Now().Add(2 * time.Second)
+		for _, n := range f.nodes {
+			n.stall = func(ctx context.Context) {
+				if time.Now().Before(free) {
+					<-ctx.Done()
+				}
+			}
+		}
+		verify(t, c)
+		if late := time.Since(free); late > time.Second {
+			t.Errorf("the answer came %v after the nodes began to answer", late)
+		}
+	})
+}
+
 func TestInitGoesToTheFirstAddressOnly(t *testing.T) {
 	sail(t, 3, func(t *testing.T, f *fleet) {
 		c := f.client()
@@ -333,6 +353,30 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 		rest(3 * time.Second) // probes and look-ups are on their way
 		c.Close()
 		verify(t, c) // and it still works
+	})
+}
+
+func TestCloseWaitsForWhatGoesOnInTheBackground(t *testing.T) {
+	sail(t, 1, func(t *testing.T, f *fleet) {
+		var working atomic.Int32
+		c := f.client(client.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+			return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+				working.Add(1)
+				defer working.Add(-1)
+				defer rest(time.Millisecond) // as if there were something to write down
+				return next(ctx, req)
+			}
+		})))
+		verify(t, c)
+		f.nodes[0].hang()
+		defer f.nodes[0].resume()
+		for working.Load() == 0 {
+			rest(100 * time.Millisecond)
+		}
+		c.Close()
+		if n := working.Load(); n != 0 {
+			t.Errorf("%d requests were still on their way", n)
+		}
 	})
 }
 

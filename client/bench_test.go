@@ -37,7 +37,7 @@ func BenchmarkVerify(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer c.Close()
+		b.Cleanup(c.Close)
 		b.Run(name, func(b *testing.B) {
 			measure(b, func(ctx context.Context, req *v1.VerifyRequest) error {
 				_, err := c.Verify(ctx, req)

@@ -59,7 +59,7 @@ func TestASlowNodeIsAskedLess(t *testing.T) {
 }
 
 func TestNoVerificationFailsWhileAllNodesAreRestartedInTurn(t *testing.T) {
-	sail(t, 3, func(t *testing.T, f *fleet) {
+	sail(t, 3, func(_ *testing.T, f *fleet) {
 		stop := f.load(f.client())
 		for range 3 {
 			for _, n := range f.nodes {

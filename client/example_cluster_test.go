@@ -19,6 +19,7 @@ type exampleT struct {
 }
 
 func (*exampleT) Helper()                           {}
+func (*exampleT) Context() context.Context          { return context.Background() }
 func (*exampleT) Errorf(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 func (*exampleT) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
 func (t *exampleT) Cleanup(f func())                { t.cleanups = append(t.cleanups, f) }

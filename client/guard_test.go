@@ -32,8 +32,10 @@ func TestAVerifiedTokenTellsWhatItWasIssuedWith(t *testing.T) {
 	}
 	const big = 1<<53 - 1
 	c := cluster.Client()
-	issued, err := c.Issue(t.Context(), &v1.IssueRequest{Subject: "alice", Audience: []string{"shop"},
-		Claims: claimsOf(t, mine{"pro", big, []any{big, "x"}})})
+	issued, err := c.Issue(t.Context(), &v1.IssueRequest{
+		Subject: "alice", Audience: []string{"shop"},
+		Claims: claimsOf(t, mine{"pro", big, []any{big, "x"}}),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

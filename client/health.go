@@ -28,7 +28,8 @@ const (
 type health struct {
 	mu       sync.Mutex
 	inFlight int
-	latency  [kindCount]latency
+	// latency is what nodes are compared by: it also has what was given up on. usual is that of answers alone.
+	latency, usual [kindCount]latency
 	// strikes and ejections are counted since an answer last came.
 	strikes, ejections int
 	// ejected nodes are asked when nobody else is left, and once, as a trial, when until has come.
@@ -77,6 +78,9 @@ func (h *health) end(k kind, did conduct, took time.Duration) (probe bool) {
 	h.inFlight--
 	if took > 0 {
 		h.latency[k].add(took, now)
+	}
+	if took > 0 && did == well {
+		h.usual[k].add(took, now)
 	}
 	switch did {
 	case well:
@@ -141,11 +145,11 @@ func (h *health) cost(k kind, now time.Time) float64 {
 	return float64(h.inFlight+1) * float64(l.faded(now)+time.Microsecond)
 }
 
-// expected is how long an answer may well take.
+// expected is how long an answer takes as a rule.
 func (h *health) expected(k kind, now time.Time) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.latency[k].faded(now)
+	return h.usual[k].faded(now)
 }
 
 // jitter spreads d over its upper half, so that many clients do not act in step.

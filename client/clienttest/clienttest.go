@@ -111,7 +111,7 @@ func (c *Cluster) NewClient(opts ...client.Option) *client.Client {
 // Issue gives a token for the subject, with the claims that client.Claims takes; nil for none.
 func (c *Cluster) Issue(subject string, claims any) string {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
 	req := &v1.IssueRequest{Subject: subject}
 	var err error
@@ -130,7 +130,7 @@ func (c *Cluster) Issue(subject string, claims any) string {
 // Revoke ends all tokens of the subject, and waits until all nodes that run know.
 func (c *Cluster) Revoke(subject string) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
 	res, err := c.Client().Revoke(ctx, &v1.RevokeRequest{Subject: subject})
 	if err != nil {

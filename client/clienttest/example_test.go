@@ -1,6 +1,7 @@
 package clienttest_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -18,8 +19,9 @@ type exampleT struct {
 	cleanups []func()
 }
 
-func (*exampleT) Helper()            {}
-func (t *exampleT) Cleanup(f func()) { t.cleanups = append(t.cleanups, f) }
+func (*exampleT) Helper()                  {}
+func (*exampleT) Context() context.Context { return context.Background() }
+func (t *exampleT) Cleanup(f func())       { t.cleanups = append(t.cleanups, f) }
 
 func (t *exampleT) end() {
 	for _, f := range slices.Backward(t.cleanups) {

@@ -82,7 +82,7 @@ func (m *member) start(keyring *seal.Keyring) error {
 	if err != nil {
 		return err
 	}
-	ctx, quit := context.WithCancel(context.Background())
+	ctx, quit := context.WithCancel(context.Background()) //nolint:forbidigo // the node lives until it is stopped
 	m.node, m.quit, m.done = n, quit, make(chan error, 1)
 	m.rpcListener, m.raftListener = nil, nil
 	go func() { m.done <- n.Run(ctx) }()
