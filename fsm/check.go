@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -9,7 +10,7 @@ import (
 	"github.com/keyquorum/keyquorum/internal/subject"
 )
 
-// Limits of what commands may carry, beside MaxSubject and MaxSealed.
+// Limits of what commands may carry, beside MaxSealed and that of subject.Max.
 const (
 	// maxText is for names, addresses, and what an Origin says.
 	maxText = 256
@@ -38,11 +39,11 @@ func (c *Command) check() *Refusal {
 	case Found:
 		return op.check()
 	case Issue:
-		return first(checkSubject(op.Subject), op.Candidate.check("candidate"))
+		return cmp.Or(checkSubject(op.Subject), op.Candidate.check("candidate"))
 	case Rotate:
-		return first(checkSubject(op.Subject), op.Candidate.check("candidate"))
+		return cmp.Or(checkSubject(op.Subject), op.Candidate.check("candidate"))
 	case Revoke:
-		return first(checkSubject(op.Subject), op.Candidate.check("candidate"))
+		return cmp.Or(checkSubject(op.Subject), op.Candidate.check("candidate"))
 	case Delete:
 		return checkSubject(op.Subject)
 	case Expire:
@@ -58,7 +59,7 @@ func (c *Command) check() *Refusal {
 }
 
 func (o *Origin) check() *Refusal {
-	return first(
+	return cmp.Or(
 		checkText("origin.actor", o.Actor, false),
 		checkText("origin.source", o.Source, false),
 		checkText("origin.node", o.Node, false),
@@ -69,13 +70,13 @@ func (op *Found) check() *Refusal {
 	if len(op.KeyringCheck) == 0 || len(op.KeyringCheck) > maxCheck {
 		return invalid("keyringCheck", "must have 1 to %d bytes", maxCheck)
 	}
-	return first(checkText("clusterId", op.ClusterID, true), op.Settings.check())
+	return cmp.Or(checkText("clusterId", op.ClusterID, true), op.Settings.check())
 }
 
 func (op *Expire) check() *Refusal {
 	for i := range op.Items {
 		item := &op.Items[i]
-		if r := first(checkSubject(item.Subject), item.Candidate.check("candidate")); r != nil {
+		if r := cmp.Or(checkSubject(item.Subject), item.Candidate.check("candidate")); r != nil {
 			r.Field = fmt.Sprintf("items[%d].%s", i, r.Field)
 			return r
 		}
@@ -102,7 +103,7 @@ func (m *Member) check() *Refusal {
 	if m.Format < 1 || m.Format > math.MaxInt32 {
 		return invalid("format", "must be 1 or more")
 	}
-	return first(
+	return cmp.Or(
 		checkText("id", m.ID, true),
 		checkText("name", m.Name, false),
 		checkText("region", m.Region, false),
@@ -146,14 +147,4 @@ func checkText(field, s string, required bool) *Refusal {
 
 func invalid(field, format string, args ...any) *Refusal {
 	return &Refusal{Code: CodeInvalid, Field: field, Message: fmt.Sprintf(format, args...)}
-}
-
-// first gives the first refusal that is one.
-func first(refusals ...*Refusal) *Refusal {
-	for _, r := range refusals {
-		if r != nil {
-			return r
-		}
-	}
-	return nil
 }

@@ -7,8 +7,6 @@ const Format = 1
 
 // Limits of what a command may carry.
 const (
-	// MaxSubject is the longest subject in bytes.
-	MaxSubject = 256
 	// MaxSealed is the longest sealed key in bytes.
 	MaxSealed = 512
 )

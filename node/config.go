@@ -32,15 +32,11 @@ type Discovery interface {
 
 // Timing is Raft's and the leader's. Zero fields take their defaults.
 type Timing struct {
-	// Heartbeat is how long a follower waits for its leader before it stands itself; 500 ms. It must leave
+	// Heartbeat is how long a follower waits for its leader before it stands itself, and then for votes; 500 ms. It must leave
 	// time for a follower's fsync, since heartbeats wait for it.
 	Heartbeat time.Duration
-	// Election is how long a candidate waits for votes; as Heartbeat.
-	Election time.Duration
 	// Lease is how long a leader goes on without hearing from a majority; half of Heartbeat.
 	Lease time.Duration
-	// Commit is how long an idle leader takes to tell its followers what is committed; 50 ms.
-	Commit time.Duration
 	// Stable is how long a new member must have kept up before it becomes a voter; 2 s.
 	Stable time.Duration
 	// Drain bounds how long Run finishes what is in flight at the end; 10 s.
@@ -54,9 +50,7 @@ func (t Timing) withDefaults() Timing {
 		}
 	}
 	set(&t.Heartbeat, 500*time.Millisecond)
-	set(&t.Election, t.Heartbeat)
 	set(&t.Lease, t.Heartbeat/2)
-	set(&t.Commit, 50*time.Millisecond)
 	set(&t.Stable, 2*time.Second)
 	set(&t.Drain, 10*time.Second)
 	return t

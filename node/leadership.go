@@ -140,7 +140,7 @@ func (n *Node) punctual() *raft.Server {
 // its leader then refuses every write for ever. So the transfer is watched for several times as long, whatever
 // the caller's patience, and a node that leads still when that is over halts: the others elect a leader.
 func (n *Node) handOver(ctx context.Context, to *raft.Server) error {
-	patience := 4*n.cfg.Timing.Election + time.Second
+	patience := 4*n.cfg.Timing.Heartbeat + time.Second
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	err := n.proposer.Await(ctx, n.transfer(to))

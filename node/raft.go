@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -15,14 +16,17 @@ import (
 	"github.com/keyquorum/keyquorum/node/raftstore"
 )
 
+// commitTimeout is how long an idle leader takes to tell its followers what is committed.
+const commitTimeout = 50 * time.Millisecond
+
 // raftConfig is Raft's own.
 func (n *Node) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(n.cfg.ID)
 	c.HeartbeatTimeout = n.cfg.Timing.Heartbeat
-	c.ElectionTimeout = n.cfg.Timing.Election
+	c.ElectionTimeout = n.cfg.Timing.Heartbeat
 	c.LeaderLeaseTimeout = n.cfg.Timing.Lease
-	c.CommitTimeout = n.cfg.Timing.Commit
+	c.CommitTimeout = commitTimeout
 	c.SnapshotInterval = n.cfg.SnapshotInterval
 	c.SnapshotThreshold = n.cfg.SnapshotThreshold
 	c.TrailingLogs = n.cfg.TrailingLogs

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -16,9 +17,9 @@ import (
 
 // Limits on requests. Those on lifetimes are settings, which the replicated state checks.
 const (
-	maxToken     = 8 << 10
+	maxToken     = token.MaxLen
 	maxBatch     = 256
-	maxText      = 256
+	maxText      = subject.Max
 	maxPage      = 1000
 	maxPageToken = 512
 	maxProof     = 4 << 10
@@ -37,12 +38,7 @@ func checkIssue(req *v1.IssueRequest) error {
 	return checkClaims(req.GetClaims())
 }
 
-func checkSubject(s string) error {
-	if err := subject.Check(s); err != nil {
-		return fault.Invalid("subject", err.Error())
-	}
-	return nil
-}
+func checkSubject(s string) error { return token.CheckSubject("subject", s) }
 
 func checkTTL(d *durationpb.Duration) error {
 	if d == nil {
@@ -167,12 +163,7 @@ func checkTransfer(req *v1.TransferLeadershipRequest) error {
 }
 
 // checkName is for what names something in logs and records: it has the form of a subject.
-func checkName(field, s string) error {
-	if err := subject.Check(s); err != nil {
-		return fault.Invalid(field, err.Error())
-	}
-	return nil
-}
+func checkName(field, s string) error { return token.CheckSubject(field, s) }
 
 // checkForward checks what came with a forwarded write; the write itself is checked as one that came directly.
 func checkForward(req *peerv1.ForwardRequest) error {
@@ -208,7 +199,7 @@ func checkJoin(req *peerv1.JoinRequest) error {
 			return err
 		}
 	}
-	return first(
+	return cmp.Or(
 		checkSecret("keyringProof", req.GetKeyringProof()),
 		checkSecret("challenge", req.GetChallenge()),
 		checkSecret("nonce", req.GetNonce()),
@@ -216,7 +207,7 @@ func checkJoin(req *peerv1.JoinRequest) error {
 }
 
 func checkLeave(req *peerv1.LeaveRequest) error {
-	return first(
+	return cmp.Or(
 		checkName("nodeId", req.GetNodeId()),
 		checkSecret("keyringProof", req.GetKeyringProof()),
 		checkSecret("challenge", req.GetChallenge()),
@@ -227,16 +218,6 @@ func checkLeave(req *peerv1.LeaveRequest) error {
 func checkSecret(field string, b []byte) error {
 	if len(b) > maxProof {
 		return tooLong(field, maxProof)
-	}
-	return nil
-}
-
-// first gives the first error that is one.
-func first(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }

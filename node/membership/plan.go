@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/hashicorp/raft"
@@ -82,7 +83,7 @@ func (s Situation) split() (voters, candidates []raft.Server) {
 			candidates = append(candidates, server)
 		}
 	}
-	byID := func(a, b raft.Server) int { return compare(a.ID, b.ID) }
+	byID := func(a, b raft.Server) int { return cmp.Compare(a.ID, b.ID) }
 	slices.SortFunc(voters, byID)
 	slices.SortFunc(candidates, byID)
 	return voters, candidates
@@ -104,14 +105,4 @@ func oddUpTo(n int) int {
 		return n - 1
 	}
 	return n
-}
-
-func compare(a, b raft.ServerID) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }

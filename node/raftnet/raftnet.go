@@ -43,11 +43,6 @@ type Inner interface {
 
 // Config says how a Transport behaves. Its zero value is fit for use.
 type Config struct {
-	// Committed gives the index up to which this node's state can never be taken back: the larger of Raft's
-	// CommitIndex and AppliedIndex. It needs the raft.Raft that needs the transport, so it usually comes later,
-	// through Bind. Until then snapshots from other nodes are refused with an error, and the leader sends them
-	// again.
-	Committed func() uint64
 	// Overtaken is called, once, when this node's log contradicts its own snapshot: it has to be started anew. It
 	// is called on the goroutine that takes requests, so it must not wait. Nil for nobody.
 	Overtaken func()
@@ -105,19 +100,17 @@ func Wrap(inner Inner, cfg Config) *Transport {
 	if t.overtaken == nil {
 		t.overtaken = func() {}
 	}
-	if cfg.Committed != nil {
-		t.Bind(cfg.Committed)
-	}
 	t.running.Go(t.receive)
 	return t
 }
 
-// Bind sets Config.Committed. The last one given counts.
-func (t *Transport) Bind(committed func() uint64) { t.committed.Store(&committed) }
+// bind sets what gives the index up to which this node's state can never be taken back.
+func (t *Transport) bind(committed func() uint64) { t.committed.Store(&committed) }
 
-// BindRaft binds to what r has committed, to the snapshot that it stands on, and to its log.
+// BindRaft binds to what r has committed, to the snapshot that it stands on, and to its log. r needs the transport, so
+// this comes later; until then snapshots from other nodes are refused with an error, and the leader sends them again.
 func (t *Transport) BindRaft(r *raft.Raft, logs raft.LogStore) {
-	t.Bind(func() uint64 { return max(r.CommitIndex(), r.AppliedIndex()) })
+	t.bind(func() uint64 { return max(r.CommitIndex(), r.AppliedIndex()) })
 	t.state.Store(&state{raft: r, logs: logs})
 }
 

@@ -96,11 +96,11 @@ func TestSnapshotBeforeBind(t *testing.T) {
 		if resp, left := send(); resp.Error == nil || passed != 0 || left != 0 {
 			t.Errorf("before: %+v, %d passed on, %d bytes left", resp, passed, left)
 		}
-		trans.Bind(func() uint64 { return 8 })
+		trans.bind(func() uint64 { return 8 })
 		if resp, _ := send(); resp.Error != nil || passed != 1 {
 			t.Errorf("ahead of what is committed: %+v, %d passed on", resp, passed)
 		}
-		trans.Bind(func() uint64 { return 9 })
+		trans.bind(func() uint64 { return 9 })
 		if resp, left := send(); resp.Error != nil || passed != 1 || left != 0 {
 			t.Errorf("committed: %+v, %d passed on, %d bytes left", resp, passed, left)
 		}
@@ -112,7 +112,8 @@ func TestSnapshotToLeaderThatStillCommits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := newFake()
 		committed := uint64(8)
-		trans := Wrap(inner, Config{Committed: func() uint64 { return committed }})
+		trans := Wrap(inner, Config{})
+		trans.bind(func() uint64 { return committed })
 		defer trans.Close()
 		go func() {
 			heartbeat := <-trans.Consumer()
@@ -131,7 +132,8 @@ func TestSnapshotToLeaderThatStillCommits(t *testing.T) {
 func TestSnapshotCutShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := newFake()
-		trans := Wrap(inner, Config{Committed: func() uint64 { return 9 }})
+		trans := Wrap(inner, Config{})
+		trans.bind(func() uint64 { return 9 })
 		defer trans.Close()
 		go follow(trans, new(int))
 		resp := <-inner.request(&raft.InstallSnapshotRequest{LastLogIndex: 9, Size: 100}, strings.NewReader("a b"))
@@ -145,7 +147,8 @@ func TestSnapshotCutShort(t *testing.T) {
 func TestSlowSnapshotHoldsNothingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := newFake()
-		trans := Wrap(inner, Config{Committed: func() uint64 { return 9 }})
+		trans := Wrap(inner, Config{})
+		trans.bind(func() uint64 { return 9 })
 		defer trans.Close()
 		go follow(trans, new(int))
 		r, w := io.Pipe()

@@ -14,9 +14,11 @@ import (
 // What TCPConfig's zero fields stand for.
 const (
 	DefaultTimeout  = 5 * time.Second
-	DefaultMaxPool  = 4
 	DefaultMaxConns = 512
 )
+
+// maxPool is how many idle connections are kept for each node.
+const maxPool = 4
 
 // TCPConfig is what NewTCP is made of.
 //
@@ -39,17 +41,14 @@ type TCPConfig struct {
 	// Timeout bounds connecting, and each request with its answer; DefaultTimeout if zero. A follower's fsync
 	// falls into it. For snapshots it grows by itself with each 256 KiB.
 	Timeout time.Duration
-	// MaxPool is how many idle connections are kept for each node; DefaultMaxPool if zero.
-	MaxPool int
 	// MaxConns is how many connections from outside are open at a time, DefaultMaxConns if zero; those above it
 	// are closed at once.
 	MaxConns int
 	// Elsewhere gives another HOST:PORT at which to try a node that cannot be reached where it should be; empty for
 	// none. It may be nil.
 	Elsewhere func(id raft.ServerID) raft.ServerAddress
-	// Addresses, Committed and Overtaken are those of Config.
+	// Addresses and Overtaken are those of Config.
 	Addresses raft.ServerAddressProvider
-	Committed func() uint64
 	Overtaken func()
 	// Logger gets what the library and the wrapper have to say; nothing is logged if nil.
 	Logger hclog.Logger
@@ -61,9 +60,6 @@ func (c TCPConfig) withDefaults() TCPConfig {
 	}
 	if c.Timeout == 0 {
 		c.Timeout = DefaultTimeout
-	}
-	if c.MaxPool == 0 {
-		c.MaxPool = DefaultMaxPool
 	}
 	if c.MaxConns == 0 {
 		c.MaxConns = DefaultMaxConns
@@ -105,11 +101,11 @@ func NewTCP(cfg TCPConfig) (*Transport, error) {
 	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Logger:          cfg.Logger,
 		Stream:          newStream(cfg),
-		MaxPool:         cfg.MaxPool,
+		MaxPool:         maxPool,
 		MaxRPCsInFlight: 1,
 		Timeout:         cfg.Timeout,
 	})
-	t := Wrap(inner, Config{Committed: cfg.Committed, Overtaken: cfg.Overtaken, Addresses: cfg.Addresses, Logger: cfg.Logger})
+	t := Wrap(inner, Config{Overtaken: cfg.Overtaken, Addresses: cfg.Addresses, Logger: cfg.Logger})
 	t.addressed = cfg.LocalID != ""
 	return t, nil
 }
