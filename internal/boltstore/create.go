@@ -13,6 +13,8 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+
+	"github.com/keyquorum/keyquorum/internal/plainfile"
 )
 
 // tailIndex is where the tail stands in the bucket of the log: behind every entry that there can be.
@@ -52,7 +54,7 @@ func create(path string) error {
 	if err := os.Rename(tmp, path); err != nil {
 		return fmt.Errorf("boltstore: making %s: %w", path, err)
 	}
-	return syncDir(filepath.Dir(path))
+	return plainfile.SyncDir(filepath.Dir(path))
 }
 
 func fill(path string) error {
@@ -68,13 +70,4 @@ func fill(path string) error {
 		err = conn.Set([]byte(stableKey), stable{}.encode())
 	}
 	return errors.Join(err, conn.Close())
-}
-
-// syncDir makes a renaming in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

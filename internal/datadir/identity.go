@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/keyquorum/keyquorum/internal/plainfile"
 )
 
 // Format is the format of the directory that this build writes, and the highest that it reads.
@@ -130,14 +132,5 @@ func replace(path string, b []byte) error {
 	if err := os.Rename(tmp, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-// syncDir makes what was made, renamed or removed in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return plainfile.SyncDir(filepath.Dir(path))
 }

@@ -10,6 +10,8 @@ import (
 
 	hclog "github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/keyquorum/keyquorum/internal/plainfile"
 )
 
 // retain is how many snapshots are kept: the second is there for the day on which the first cannot be read.
@@ -52,7 +54,7 @@ func (s *Snapshots) prepare() error {
 	for _, dir := range left {
 		err = errors.Join(err, os.RemoveAll(dir))
 	}
-	return errors.Join(err, syncDir(filepath.Dir(s.path)))
+	return errors.Join(err, plainfile.SyncDir(filepath.Dir(s.path)))
 }
 
 // Create starts a snapshot.
@@ -82,7 +84,7 @@ func (s *syncedSink) Close() error {
 	}
 	s.closed = true
 	if s.err = s.SnapshotSink.Close(); s.err == nil {
-		s.err = syncDir(s.dir)
+		s.err = plainfile.SyncDir(s.dir)
 	}
 	return s.err
 }

@@ -1,4 +1,4 @@
-// Package plainfile opens files that have to be regular ones. Where a named pipe stands in a file's place, opening it
+// Package plainfile opens files that have to be regular ones, and makes durable what became of names. Where a named pipe stands in a file's place, opening it
 // must not wait for whoever holds the other end; and what is told of a file must be of the one that was opened.
 package plainfile
 
@@ -69,4 +69,16 @@ func kind(mode fs.FileMode) string {
 		return "a socket"
 	}
 	return "a device"
+}
+
+// SyncDir makes durable what was made, renamed or removed in dir.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err == nil {
+		err = errors.Join(d.Sync(), d.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("make changes in %s durable: %w", dir, err)
+	}
+	return nil
 }

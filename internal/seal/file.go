@@ -47,7 +47,7 @@ func writeNew(path string, b []byte) (err error) {
 	case err != nil:
 		return fmt.Errorf("writing the keyring (its file system must know hard links): %w", err)
 	}
-	return syncDir(dir)
+	return plainfile.SyncDir(dir)
 }
 
 func fillFile(f *os.File, b []byte) error {
@@ -58,17 +58,6 @@ func fillFile(f *os.File, b []byte) error {
 		return err
 	}
 	return f.Sync()
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("syncing the keyring's directory: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("syncing the keyring's directory: %w", err)
-	}
-	return nil
 }
 
 // readPrivate reads a file that no one else can read or change.
