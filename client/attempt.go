@@ -70,7 +70,9 @@ func (c *Client) settle(ctx context.Context, op operation, n *node, took time.Du
 	}
 	if did == failed || err.kind == ErrUnavailable {
 		c.leader.CompareAndSwap(n, nil)
-		c.suspect()
+		if op.kind != probing { // who looks the members up goes on by itself
+			c.suspect()
+		}
 	}
 	if probe {
 		c.background.run(func(ctx context.Context) { c.probe(ctx, n) })

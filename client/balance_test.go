@@ -120,7 +120,7 @@ func TestAFailingNodeIsSparedAndComesBackWithoutACallerPaying(t *testing.T) {
 		rest(28 * time.Second)
 		// Each probe lets one call through that fails, and the ejections get longer: 1, 2, 4, 8, 16 s.
 		if n := f.nodes[1].took(); n > 40 {
-			t.Errorf("the failing node was asked %d times in 28 s, of some 8960", n)
+			t.Errorf("the failing node was asked %d times in 28 s, of some 3580", n)
 		}
 		f.nodes[1].fail(nil)
 		rest(31 * time.Second)
@@ -250,6 +250,28 @@ func TestWithAnEmptyBudgetNothingIsSentAgain(t *testing.T) {
 	})
 }
 
+func TestWhatRequestsAllowForIsForgotten(t *testing.T) {
+	sail(t, 2, func(t *testing.T, f *fleet) {
+		c := f.client(client.WithRetryBudget(0.2, 0), client.WithoutDiscovery())
+		for range 500 {
+			verify(t, c)
+		}
+		rest(2 * time.Minute)
+		f.forgetCounts()
+		for _, n := range f.nodes {
+			n.fail(refusal(t, connect.CodeUnavailable, "this node is behind"))
+		}
+		for range 4 {
+			if _, err := c.Verify(t.Context(), &v1.VerifyRequest{Token: "good"}); !errors.Is(err, client.ErrUnavailable) {
+				t.Error(err)
+			}
+		}
+		if n := f.nodes[0].took() + f.nodes[1].took(); n != 4 {
+			t.Errorf("4 calls were sent %d times, by the leave of those of two minutes ago", n)
+		}
+	})
+}
+
 func TestRefusalsAreNotSentAgain(t *testing.T) {
 	for _, code := range []connect.Code{connect.CodeResourceExhausted, connect.CodeInvalidArgument, connect.CodeNotFound, connect.CodePermissionDenied} {
 		sail(t, 3, func(t *testing.T, f *fleet) {
@@ -344,6 +366,7 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 	sail(t, 3, func(t *testing.T, f *fleet) {
 		c := f.client(client.WithHedging(time.Millisecond))
 		verify(t, c)
+		rest(time.Second)
 		f.nodes[0].kill()
 		f.nodes[1].hang()
 		defer f.nodes[1].resume()

@@ -141,7 +141,7 @@ func (f *fleet) clientOf(seeds []*ship, opts ...client.Option) *client.Client {
 	return c
 }
 
-// load has 32 callers verify, each 10 times a second, until the returned function is called, which fails the test for
+// load has 32 callers verify, each 4 times a second, until the returned function is called, which fails the test for
 // each verification that failed and gives the number of all.
 func (f *fleet) load(c *client.Client) (stop func() int) {
 	var calls atomic.Int32
@@ -153,7 +153,7 @@ func (f *fleet) load(c *client.Client) (stop func() int) {
 				select {
 				case <-done:
 					return
-				case <-time.After(100 * time.Millisecond):
+				case <-time.After(250 * time.Millisecond):
 				}
 				calls.Add(1)
 				if res, err := c.Verify(context.Background(), &v1.VerifyRequest{Token: "good"}); err != nil || !res.GetValid() {
