@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyquorum/keyquorum/client"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1/keyquorumv1connect"
 )
 
 func TestTheOtherNodesAreLearntOfAndFollowed(t *testing.T) {
@@ -129,6 +130,30 @@ func TestAFailingNodeIsSparedAndComesBackWithoutACallerPaying(t *testing.T) {
 		stop()
 		if mine, other := f.nodes[1].took(), f.nodes[0].took(); mine*3 < other {
 			t.Errorf("the node that came back was asked %d times, another %d times", mine, other)
+		}
+	})
+}
+
+func TestWhetherANodeIsBackIsNotFoundOutByCallers(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		var paid atomic.Int32
+		c := f.client(client.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+			return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+				if req.Peer().Addr == "n2:7400" && req.Spec().Procedure == keyquorumv1connect.TokenServiceVerifyProcedure {
+					paid.Add(1)
+				}
+				return next(ctx, req)
+			}
+		})))
+		stop := f.load(c)
+		rest(time.Second)
+		f.nodes[1].kill()
+		rest(2 * time.Second)
+		paid.Store(0)
+		rest(30 * time.Second)
+		stop()
+		if n := paid.Load(); n != 0 {
+			t.Errorf("%d verifications went to the dead node first", n)
 		}
 	})
 }
