@@ -212,6 +212,34 @@ func TestKeyringInitWarnsAndNeverOverwrites(t *testing.T) {
 	wants(t, sh.must(1, "keyring", "init", filepath.Join(t.TempDir(), "no", "dir")).errors, fs.ErrNotExist.Error()[:4])
 }
 
+func TestKeyringInitIfMissingCanBeRunAgain(t *testing.T) {
+	sh := &shell{t: t}
+	file := filepath.Join(t.TempDir(), "keyring")
+	wants(t, sh.must(0, "keyring", "init", "--if-missing", file).out, file, "Back this file up")
+	made, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wants(t, sh.must(0, "keyring", "init", "--if-missing", file).out, file, "left as it is")
+	if again, err := os.ReadFile(file); err != nil || !bytes.Equal(again, made) {
+		t.Error("the keyring was changed", err)
+	}
+	for name, what := range map[string]func(path string) error{
+		"damaged":         func(path string) error { return os.WriteFile(path, made[:len(made)/2], 0o600) },
+		"open to others":  func(path string) error { return os.WriteFile(path, made, 0o644) },
+		"not a file":      func(path string) error { return os.Mkdir(path, 0o700) },
+		"leads elsewhere": func(path string) error { return os.Symlink("gone", path) },
+	} {
+		other := filepath.Join(t.TempDir(), "keyring")
+		if err := what(other); err != nil {
+			t.Fatal(err)
+		}
+		t.Run(name, func(t *testing.T) {
+			wants(t, (&shell{t: t}).must(1, "keyring", "init", "--if-missing", other).errors, other)
+		})
+	}
+}
+
 func TestVersionTellsTheBuild(t *testing.T) {
 	sh := &shell{t: t}
 	wants(t, sh.must(0, "version").out, "keyquorum ", "built with  go")
