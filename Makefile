@@ -11,6 +11,9 @@ FUZZTIME ?= 20000x
 BENCH    ?= .
 PKGS     ?= ./...
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# The image of the nodes' containers, and what runs them: docker compose, or the older docker-compose.
+IMAGE    ?= keyquorum
+COMPOSE  ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 # What has to build for wasip1 too: the parts that a simulation will replay exactly.
 WASI_PKGS := ./fsm/... ./node/... ./rpc/... ./client/...
@@ -43,6 +46,36 @@ build: ## Build bin/keyquorum, a static binary
 demo: ## Run the demo: three nodes in one process, told step by step
 	$(GO) run ./cmd/keyquorum demo
 
+.PHONY: image-files
+image-files: build ## Lay out in bin/image what goes into the image
+	rm -rf bin/image
+	install -D bin/keyquorum bin/image/keyquorum
+	# What a new volume takes its owner and mode from.
+	install -d -m 0700 bin/image/volumes/data bin/image/volumes/keyring
+
+.PHONY: image
+image: image-files ## Build IMAGE, of the binary that this machine built
+	docker build --quiet --target prebuilt --tag $(IMAGE) .
+
+.PHONY: up
+up: image ## Start three nodes in containers, and wait until they are ready
+	KEYQUORUM_IMAGE=$(IMAGE) $(COMPOSE) up --no-build --detach
+	@for node in node1 node2 node3; do \
+	  for ((tries = 60; tries > 0; tries--)); do \
+	    if $(COMPOSE) exec -T $$node /keyquorum health >/dev/null 2>&1; then echo "$$node is ready"; continue 2; fi; \
+	    sleep 1; \
+	  done; \
+	  echo "$$node did not get ready: see $(COMPOSE) logs $$node" >&2; exit 1; \
+	done
+
+.PHONY: down
+down: ## End them; what they keep stays in the volumes
+	$(COMPOSE) down
+
+.PHONY: down-volumes
+down-volumes: ## End them and delete what they keep, the master keyring included
+	$(COMPOSE) down --volumes
+
 .PHONY: clean
 clean: ## Remove bin/, the built tools included
 	rm -rf bin
@@ -56,6 +89,11 @@ test: ## Run the tests of PKGS
 .PHONY: race
 race: ## Run the tests of PKGS under the race detector
 	CGO_ENABLED=1 $(GO) test -race $(PKGS)
+
+.PHONY: compose-test
+compose-test: ## Test docker-compose.yml with real containers; needs docker
+	$(MAKE) --no-print-directory image IMAGE=keyquorum-test
+	COMPOSE='$(COMPOSE)' KEYQUORUM_IMAGE=keyquorum-test $(GO) test -tags compose -count 1 -v -timeout 15m ./test/compose
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target FUZZTIME (20000x: inputs; 30s: a time)
@@ -96,6 +134,10 @@ vet: ## Run go vet
 lint: $(GOLANGCI) ## Run the linters of .golangci.yml
 	$(GOLANGCI) config verify
 	$(GOLANGCI) run ./...
+
+.PHONY: compose-check
+compose-check: ## Fail if docker compose v2 would not take docker-compose.yml
+	cd internal/tools && GOWORK=off $(GO) run ./composecheck $(CURDIR)/docker-compose.yml
 
 .PHONY: mod-check
 mod-check: ## Fail if go.mod is not tidy or a module's content has changed
