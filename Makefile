@@ -55,7 +55,7 @@ image-files: build ## Lay out in bin/image what goes into the image
 
 .PHONY: image
 image: image-files ## Build IMAGE, of the binary that this machine built
-	docker build --quiet --target prebuilt --tag $(IMAGE) .
+	sed -n '/^FROM scratch/,$$ { s|--from=build ||; s|/src/||; p }' Dockerfile | docker build --quiet --tag $(IMAGE) --file - .
 
 .PHONY: up
 up: image ## Start three nodes in containers, and wait until they are ready

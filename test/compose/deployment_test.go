@@ -74,7 +74,7 @@ func required(t *testing.T, variable string) string {
 }
 
 func (d *deployment) path(name string) string {
-	path, err := filepath.Abs(filepath.Join("../..", name))
+	path, err := filepath.Abs(filepath.Join("..", "..", name))
 	if err != nil {
 		d.Fatal(err)
 	}
