@@ -72,6 +72,11 @@ var layers = []layer{
 		[]string{"cmd", "client", "node", "rpc", "fsm", "internal"},
 		"what ships does not import the test harness",
 	},
+	{
+		"docs/example",
+		[]string{"client", "rpc/gen"},
+		"it is what an application can write: the client and the generated messages, nothing of the server",
+	},
 	{"test", []string{"."}, ""},
 }
 
@@ -101,6 +106,11 @@ var vendors = []vendor{
 	{"go.etcd.io/bbolt", []string{"internal/boltstore", "test"}, "the log's store is an adapter"},
 	{"github.com/hashicorp/raft-boltdb/v2", []string{"internal/boltstore", "test"}, "the log's store is an adapter"},
 	{"github.com/hashicorp/memberlist", []string{"internal/gossip", "test"}, "gossip is an adapter"},
+	{
+		"golang.org/x/crypto",
+		[]string{"docs/example"},
+		"passwords are the application's: Keyquorum seals with Tink, and hashes none",
+	},
 	{"github.com/alecthomas/kong", []string{"cmd"}, "only the command has a command line"},
 	{
 		"connectrpc.com/connect",
@@ -216,6 +226,9 @@ func TestImportRuleFinds(t *testing.T) {
 		{name: "a member that knows its users", from: "internal/member", imports: []string{module + "/cmd/keyquorum"}, want: "internal/member imports cmd/keyquorum:"},
 		{name: "a leaf that looks up", from: "internal/token", imports: []string{module + "/fsm"}, want: "internal/token imports fsm:"},
 		{name: "a command that ships the harness", from: "cmd/keyquorum", imports: []string{module + "/test/cluster"}, want: "harness"},
+		{name: "an application", from: "docs/example", imports: []string{module + "/client", module + "/rpc/gen/keyquorum/v1", "golang.org/x/crypto/argon2"}},
+		{name: "an application that knows the server", from: "docs/example", imports: []string{module + "/node"}, want: "docs/example imports node:"},
+		{name: "passwords in a node", from: "node", imports: []string{"golang.org/x/crypto/argon2"}, want: "passwords are the application's"},
 		{name: "a test of anything", from: "test/cluster", imports: []string{module + "/node", module + "/cmd/keyquorum"}},
 		{name: "a stranger", from: "util", want: "in no layer"},
 		{name: "tokens in two places", from: "rpc", imports: []string{"github.com/golang-jwt/jwt/v5"}, want: "in one place"},
