@@ -10,6 +10,7 @@ GO       ?= go
 FUZZTIME ?= 20000x
 BENCH    ?= .
 PKGS     ?= ./...
+BROWSER  ?= chromium
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # The image of the nodes' containers, and what runs them: docker compose, or the older docker-compose.
 IMAGE    ?= keyquorum
@@ -36,7 +37,8 @@ help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@printf '\nVariables: PKGS=%s FUZZTIME=%s BENCH=%s VERSION=%s\n' '$(PKGS)' '$(FUZZTIME)' '$(BENCH)' '$(VERSION)'
+	@printf '\nVariables: PKGS=%s FUZZTIME=%s BENCH=%s BROWSER=%s VERSION=%s\n' \
+	  '$(PKGS)' '$(FUZZTIME)' '$(BENCH)' '$(BROWSER)' '$(VERSION)'
 
 .PHONY: build
 build: ## Build bin/keyquorum, a static binary
@@ -94,6 +96,10 @@ race: ## Run the tests of PKGS under the race detector
 compose-test: ## Test docker-compose.yml with real containers; needs docker
 	$(MAKE) --no-print-directory image IMAGE=keyquorum-test
 	COMPOSE='$(COMPOSE)' KEYQUORUM_IMAGE=keyquorum-test $(GO) test -tags compose -count 1 -v -timeout 15m ./test/compose
+
+.PHONY: browser-test
+browser-test: ## Look at the example application with BROWSER, which is Chromium or one that speaks like it
+	KEYQUORUM_BROWSER='$(BROWSER)' $(GO) test -count=1 -timeout 5m -v ./test/browser
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target FUZZTIME (20000x: inputs; 30s: a time)
