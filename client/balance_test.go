@@ -53,6 +53,37 @@ func TestAFailureHasTheMembersLookedUpAtOnce(t *testing.T) {
 	})
 }
 
+func TestAMemberThatIsNotInTheClusterIsNotAsked(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		f.members.Members[2].Role = v1.Member_ABSENT
+		c := f.client()
+		verify(t, c)
+		rest(time.Second)
+		if got := c.Addresses(); slices.Contains(got, "http://n3:7400") {
+			t.Errorf("it knows %v", got)
+		}
+	})
+}
+
+func TestANodeThatLeftIsNotAskedWhetherItIsBack(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		stop := f.load(f.clientOf(f.nodes[:1]))
+		rest(time.Second)
+		f.nodes[1].kill()
+		rest(2 * time.Second)
+		f.enlist(f.nodes[0], f.nodes[2])
+		rest(40 * time.Second)
+		f.nodes[1].start()
+		asked := f.nodes[1].counter(keyquorumv1connect.ClusterServiceMembersProcedure)
+		asked.Store(0)
+		rest(time.Minute)
+		stop()
+		if n := asked.Load(); n != 0 {
+			t.Errorf("it was asked %d times", n)
+		}
+	})
+}
+
 // Else all services that start at the same time would begin with the same node.
 func TestClientsThatKnowNothingYetBeginAnywhere(t *testing.T) {
 	sail(t, 3, func(t *testing.T, f *fleet) {
@@ -275,6 +306,27 @@ func TestWithAnEmptyBudgetNothingIsSentAgain(t *testing.T) {
 	})
 }
 
+// A gateway's refusal may be a stranger's, so others are asked. But there is no use in asking the same one again.
+func TestAStrangersRefusalIsNotAskedForAgain(t *testing.T) {
+	sail(t, 1, func(t *testing.T, f *fleet) {
+		var asked atomic.Int32
+		l, err := f.net.Listen("gateway:7400")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			asked.Add(1)
+			w.WriteHeader(http.StatusUnauthorized)
+		})}
+		go s.Serve(l)
+		defer s.Close()
+		c := f.clientOf([]*ship{{host: "gateway"}}, client.WithoutDiscovery())
+		if _, err := c.Verify(t.Context(), &v1.VerifyRequest{Token: "good"}); !errors.Is(err, client.ErrUnauthenticated) || asked.Load() != 1 {
+			t.Errorf("%v, after %d requests", err, asked.Load())
+		}
+	})
+}
+
 func TestWhatRequestsAllowForIsForgotten(t *testing.T) {
 	sail(t, 2, func(t *testing.T, f *fleet) {
 		c := f.client(client.WithRetryBudget(0.2, 0), client.WithoutDiscovery())
@@ -370,6 +422,18 @@ func TestANodeThatDidNotAnswerIsNotGivenLonger(t *testing.T) {
 		verify(t, c)
 		if late := time.Since(free); late > time.Second {
 			t.Errorf("the answer came %v after the nodes began to answer", late)
+		}
+	})
+}
+
+// Revoking may have to wait for nodes that do not answer: it is not sent again while it can still be on its way.
+func TestAWriteThatNamesItsKeyIsGivenTime(t *testing.T) {
+	sail(t, 2, func(t *testing.T, f *fleet) {
+		f.nodes[0].stall = func(context.Context) { rest(4 * time.Second) }
+		res, err := f.client().Revoke(t.Context(), &v1.RevokeRequest{Subject: "alice", ExpectedKeyId: "key-1"})
+		sent := f.nodes[0].calls.Load() + f.nodes[1].calls.Load()
+		if err != nil || sent != 1 {
+			t.Errorf("%v, %v; it was sent %d times", res, err, sent)
 		}
 	})
 }

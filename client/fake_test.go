@@ -23,7 +23,8 @@ type fake struct {
 	name  string
 	err   error
 	calls atomic.Int32
-	// failure is an err that a test sets while the node is asked; stall is what each Verify waits for.
+	// failure is an err that a test sets while the node is asked; stall is what each Verify and Revoke
+	// waits for.
 	failure atomic.Pointer[error]
 	stall   func(context.Context)
 	// believes is the subject of whom every token is said to be; empty for judging them.
@@ -32,6 +33,12 @@ type fake struct {
 
 // fail has the node fail everything from now on with err, or nothing if that is nil.
 func (f *fake) fail(err error) { f.failure.Store(&err) }
+
+func (f *fake) linger(ctx context.Context) {
+	if f.stall != nil {
+		f.stall(ctx)
+	}
+}
 
 func (f *fake) handler() http.Handler {
 	if f.name == "" {
@@ -68,9 +75,7 @@ func (f *fake) Issue(context.Context, *connect.Request[v1.IssueRequest]) (*conne
 }
 
 func (f *fake) Verify(ctx context.Context, r *connect.Request[v1.VerifyRequest]) (*connect.Response[v1.VerifyResponse], error) {
-	if f.stall != nil {
-		f.stall(ctx)
-	}
+	f.linger(ctx)
 	if f.believes != "" {
 		return answer(f, &v1.VerifyResponse{Valid: true, Subject: f.believes})
 	}
@@ -89,7 +94,8 @@ func (f *fake) Rotate(context.Context, *connect.Request[v1.RotateRequest]) (*con
 	return answer(f, &v1.RotateResponse{KeyId: f.name})
 }
 
-func (f *fake) Revoke(context.Context, *connect.Request[v1.RevokeRequest]) (*connect.Response[v1.RevokeResponse], error) {
+func (f *fake) Revoke(ctx context.Context, _ *connect.Request[v1.RevokeRequest]) (*connect.Response[v1.RevokeResponse], error) {
+	f.linger(ctx)
 	return answer(f, &v1.RevokeResponse{KeyId: f.name})
 }
 

@@ -2,8 +2,11 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
+
+	"connectrpc.com/connect"
 
 	"github.com/keyquorum/keyquorum/client"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
@@ -38,6 +41,21 @@ func TestTheSlowerAttemptIsGivenUp(t *testing.T) {
 		case <-gone:
 		case <-time.After(100 * time.Millisecond):
 			t.Error("the node that lost still works on it")
+		}
+	})
+}
+
+func TestARefusalIsAFirstAnswerToo(t *testing.T) {
+	sail(t, 2, func(t *testing.T, f *fleet) {
+		c := f.client(client.WithHedging(10*time.Millisecond), client.WithoutDiscovery())
+		f.nodes[0].stall = func(ctx context.Context) { <-ctx.Done() }
+		f.nodes[1].fail(refusal(t, connect.CodeInvalidArgument, "audience: too long"))
+		for range 5 {
+			begun := time.Now()
+			_, err := c.Verify(t.Context(), &v1.VerifyRequest{Token: "good"})
+			if took := time.Since(begun); !errors.Is(err, client.ErrInvalidArgument) || took > 20*time.Millisecond {
+				t.Errorf("%v, after %v", err, took)
+			}
 		}
 	})
 }
