@@ -429,7 +429,9 @@ func TestANodeThatDidNotAnswerIsNotGivenLonger(t *testing.T) {
 // Revoking may have to wait for nodes that do not answer: it is not sent again while it can still be on its way.
 func TestAWriteThatNamesItsKeyIsGivenTime(t *testing.T) {
 	sail(t, 2, func(t *testing.T, f *fleet) {
-		f.nodes[0].stall = func(context.Context) { rest(4 * time.Second) }
+		for _, n := range f.nodes {
+			n.stall = func(context.Context) { rest(4 * time.Second) }
+		}
 		res, err := f.client().Revoke(t.Context(), &v1.RevokeRequest{Subject: "alice", ExpectedKeyId: "key-1"})
 		sent := f.nodes[0].calls.Load() + f.nodes[1].calls.Load()
 		if err != nil || sent != 1 {
