@@ -142,6 +142,7 @@ func (n *Node) checkKeyring(ctx context.Context) error {
 	if err != nil {
 		return nil //nolint:nilerr // the node ends before it belongs to a cluster
 	}
+	n.clock.Kick() // there will be voters to measure
 	n.log.Info("this node is in a cluster", "cluster", view.ClusterID(), "revision", view.Revision())
 	return n.cfg.Keyring.CheckProof(proofFound, view.ClusterID(), view.KeyringCheck())
 }
