@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/keyquorum/keyquorum/client"
 	"github.com/keyquorum/keyquorum/client/clienttest"
+	"github.com/keyquorum/keyquorum/test/memnet"
 )
 
 const (
@@ -310,7 +312,23 @@ func TestAnUnknownUserGetsTheAnswerOfAWrongPassword(t *testing.T) {
 	}
 }
 
-// So an unknown user costs the same work, and as many passwords as come at once are not all checked at once.
+// The hash takes its 19 MiB, and so its time, for whoever it is.
+func TestAnUnknownUserCostsTheSameWork(t *testing.T) {
+	u := demoUsers()
+	for _, name := range []string{"ada", "eve"} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if ok, err := u.check(t.Context(), name, "x"); ok || err != nil {
+			t.Errorf("%s: %v, %v", name, ok, err)
+		}
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took < 19<<20 {
+			t.Errorf("%s: the check took %d bytes, which is no hash", name, took)
+		}
+	}
+}
+
+// As many passwords as come at once are not all checked at once.
 func TestPasswordsWaitForTheirTurnWhoeverTheUserIs(t *testing.T) {
 	u := demoUsers()
 	synctest.Test(t, func(t *testing.T) {
@@ -388,9 +406,25 @@ func TestNothingSecretIsLoggedOrInAURL(t *testing.T) {
 			t.Errorf("%.12s is in the log, or in a URL:\n%s", secret, strings.Join(seen, "\n"))
 		}
 	}
-	// Nor does a URL say where to go next, or who logs in.
-	if got := b.do(http.MethodPost, app+"/login?name=ada&password="+url.QueryEscape(adasPassword)+"&next=//shop.example", nil); got.status != http.StatusForbidden {
-		t.Errorf("log in by URL: %d to %q", got.status, got.to)
+}
+
+func TestTheURLHasNoSayInLoggingIn(t *testing.T) {
+	app := start(t, clienttest.New(t).Client(), io.Discard)
+	b := newBrowser(t)
+	query := "?password=" + url.QueryEscape(adasPassword) + "&next=//shop.example"
+	if got := b.do(http.MethodPost, app+"/login"+query, url.Values{"name": {"ada"}}); got.status != http.StatusForbidden {
+		t.Errorf("a password in the URL: %d to %q", got.status, got.to)
+	}
+	both := url.Values{"name": {"ada"}, "password": {adasPassword}, "next": {"//shop.example"}}
+	if got := b.do(http.MethodPost, app+"/login"+query, both); got.to != "/" {
+		t.Errorf("it leads to %q", got.to)
+	}
+}
+
+func TestAFormHasABound(t *testing.T) {
+	app := start(t, clienttest.New(t).Client(), io.Discard)
+	if got := newBrowser(t).logIn(app, "ada", strings.Repeat("x", maxForm)); got.status != http.StatusBadRequest {
+		t.Errorf("%d\n%s", got.status, got.body)
 	}
 }
 
@@ -446,6 +480,37 @@ func mustFail(t *testing.T, answers map[string]answer) {
 			t.Errorf("%s: the page names a node\n%s", what, got.body)
 		}
 	}
+}
+
+func TestARequestThatNeverEndsIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := memnet.New()
+		listener, err := network.Listen("app:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- serve(ctx, listener, http.NotFoundHandler(), slog.New(slog.DiscardHandler)) }()
+		for what, text := range map[string]string{
+			"nothing": "", "half a header": "GET / HTTP/1.1\r\nHost: a", "half a body": "POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 9\r\n\r\nx",
+		} {
+			c, err := network.Dialer("slow")(t.Context(), "tcp", "app:80")
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			_, _ = io.WriteString(c, text)
+			if _, err := io.Copy(io.Discard, c); err != nil || time.Since(began) > 11*time.Second {
+				t.Errorf("%s: %v after %v", what, err, time.Since(began))
+			}
+			_ = c.Close()
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestTheServiceEndsWhenItsRequestsAreAnswered(t *testing.T) {
