@@ -34,7 +34,8 @@ func TestLoggingInAndOutWithABrowser(t *testing.T) {
 		t.Fatal("the example does not tell ada's password")
 	}
 	s := &story{chromium: launch(t, program), one: one, two: two, password: ada[1]}
-	s.first = s.open(s.profile())
+	s.owner = s.profile()
+	s.first = s.open(s.owner)
 	for _, chapter := range []struct {
 		name string
 		tell func(*story)
@@ -57,6 +58,7 @@ type story struct {
 	*chromium
 	one, two string // the URLs of the instances
 	password string
+	owner    string // the profile of the first tab
 	first    *tab
 }
 
@@ -112,12 +114,33 @@ func (s *story) anotherSite() {
 	s.first.sees("Hello, ada")
 }
 
+// logOut puts the cookies back afterwards, as somebody would who has stolen them.
 func (s *story) logOut() {
+	stolen := s.cookies()
 	s.first.click("button:not([name])")
 	s.first.isAt(s.one, "/login")
+	s.putBack(stolen)
 	for _, instance := range []string{s.one, s.two} {
 		s.first.visit(instance)
 		s.first.isAt(instance, "/login")
+	}
+}
+
+func (s *story) cookies() []map[string]any {
+	s.t.Helper()
+	var got struct{ Cookies []map[string]any }
+	s.must("", "Storage.getCookies", params{"browserContextId": s.owner}, &got)
+	if len(got.Cookies) == 0 {
+		s.t.Fatal("there is no cookie to steal")
+	}
+	return got.Cookies
+}
+
+func (s *story) putBack(cookies []map[string]any) {
+	s.t.Helper()
+	s.must("", "Storage.setCookies", params{"browserContextId": s.owner, "cookies": cookies}, nil)
+	if got := s.cookies(); len(got) != len(cookies) {
+		s.t.Fatalf("%d of %d cookies are back", len(got), len(cookies))
 	}
 }
 
