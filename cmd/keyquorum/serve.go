@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/keyquorum/keyquorum/internal/member"
 	"github.com/keyquorum/keyquorum/internal/seal"
@@ -27,8 +28,9 @@ type serveCommand struct {
 	Region  string `placeholder:"NAME" help:"Where this node is."`
 	Replica bool   `help:"Never become a voter: hold a copy and verify."`
 
-	SnapshotThreshold count `default:"16384" placeholder:"16384" help:"Log entries after which a snapshot is taken. Default: 16384."`
-	TrailingLogs      count `default:"32768" placeholder:"32768" help:"Log entries kept behind a snapshot, for members that are a little behind. Default: 32768."`
+	SnapshotThreshold count         `default:"16384" placeholder:"16384" help:"Log entries after which a snapshot is taken. Default: 16384."`
+	SnapshotInterval  time.Duration `default:"2m" placeholder:"2m" help:"How often to look, within up to twice that, whether a snapshot is due. Default: 2m."`
+	TrailingLogs      count         `default:"32768" placeholder:"32768" help:"Log entries kept behind a snapshot, for members that are a little behind. Default: 32768."`
 
 	LogLevel  logLevel  `default:"info" placeholder:"info" help:"debug, info, warn or error. Default: info."`
 	LogFormat logFormat `default:"text" placeholder:"text" help:"text or json. Default: text."`
@@ -96,6 +98,9 @@ func (c *serveCommand) check() (faults []string) {
 			fault(l.flag, string(l.at)+" is no address that other members could reach: say by --advertise HOST how they reach this node")
 		}
 	}
+	if c.SnapshotInterval < time.Second {
+		fault("snapshot-interval", "must not be shorter than 1s")
+	}
 	if !c.Insecure {
 		fault("insecure", "there is no TLS and no access control yet: whoever reaches a port of this node can issue tokens for anybody. Keep the ports on a private network, and say by --insecure that you know")
 	}
@@ -115,8 +120,8 @@ func (c *serveCommand) config(keyring *seal.Keyring, log *slog.Logger, conns int
 		Version: thisBuild().Version, Keyring: keyring,
 		RPCListen: string(c.Listen), RaftListen: string(c.RaftListen), GossipListen: string(c.GossipListen),
 		ProbeListen: string(c.ProbeListen), Advertise: c.Advertise, Seeds: c.Join,
-		SnapshotThreshold: uint64(c.SnapshotThreshold), TrailingLogs: uint64(c.TrailingLogs), MaxConns: conns,
-		Logger: log,
+		SnapshotThreshold: uint64(c.SnapshotThreshold), SnapshotInterval: c.SnapshotInterval,
+		TrailingLogs: uint64(c.TrailingLogs), MaxConns: conns, Logger: log,
 	}
 }
 

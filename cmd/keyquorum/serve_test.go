@@ -180,12 +180,13 @@ func awaitThat(t *testing.T, ok func() bool) {
 
 func TestServeTellsAllThatIsWrongAtOnce(t *testing.T) {
 	r := (&shell{t: t}).must(2, "serve", "--listen", "nowhere", "--raft-listen", ":7401", "--name", "a\nb", "--log-level", "loud",
-		"--log-format", "xml", "--join", "one:1,two", "--region", "\x01", "--advertise", "http://n1")
+		"--log-format", "xml", "--join", "one:1,two", "--region", "\x01", "--advertise", "http://n1", "--snapshot-interval", "10ms")
 	wants(t, r.errors,
 		`--listen: "nowhere" is not HOST:PORT`,
 		`--log-level: "loud" is none of debug, info, warn, error`, `--log-format: "xml" is neither text nor json`,
 		`--join: "two" is not HOST:PORT`, "--name: must not contain control characters", "--region: must not",
 		"--data-dir: ", "--keyring: ", `--advertise: "http://n1" is no host`, "--insecure: there is no TLS",
+		"--snapshot-interval: must not be shorter than 1s",
 	)
 	r = (&shell{t: t}).must(2, "serve", "--insecure", "--data-dir", "d", "--keyring", "k", "--raft-listen", ":7401", "--gossip-listen", "[::]:7402")
 	wants(t, r.errors, "--raft-listen: :7401 is no address that other members could reach", "--gossip-listen: [::]:7402 is no address")

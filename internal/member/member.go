@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -35,6 +36,8 @@ type Config struct {
 	RPCListen, RaftListen, GossipListen string
 	// SnapshotThreshold and TrailingLogs are the node's; its defaults if zero.
 	SnapshotThreshold, TrailingLogs uint64
+	// SnapshotInterval is the node's; its default if zero.
+	SnapshotInterval time.Duration
 	// MaxConns is the node's; its default if zero.
 	MaxConns int
 	// ProbeListen is the HOST:PORT at which probes and metrics are served; with RPC if empty.
@@ -80,8 +83,8 @@ func Open(cfg Config) (m *Member, err error) {
 	conf := node.Config{
 		Name: cfg.Name, Region: cfg.Region, Replica: cfg.Replica, Version: cfg.Version,
 		Keyring: cfg.Keyring, Timing: cfg.Timing, Mono: monotonic(),
-		SnapshotThreshold: cfg.SnapshotThreshold, TrailingLogs: cfg.TrailingLogs, MaxConns: cfg.MaxConns,
-		Logger: cfg.Logger, Registry: registry, Halted: halted,
+		SnapshotThreshold: cfg.SnapshotThreshold, SnapshotInterval: cfg.SnapshotInterval, TrailingLogs: cfg.TrailingLogs,
+		MaxConns: cfg.MaxConns, Logger: cfg.Logger, Registry: registry, Halted: halted,
 	}
 	if err := m.openDisk(cfg, &conf, registry, halted); err != nil {
 		return m, err
