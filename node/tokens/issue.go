@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/internal/token"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
@@ -22,8 +23,11 @@ func (s *Service) Issue(ctx context.Context, origin fsm.Origin, req *v1.IssueReq
 		ID:       token.NewID(),
 		Claims:   req.GetClaims().AsMap(),
 	}
-	issuer := s.cfg.View().Settings().Issuer
-	if err := token.CheckSize(issuer, spec.Subject, spec.Audience, spec.Claims); err != nil {
+	view := s.cfg.View()
+	if !view.Founded() { // as where a node is new at an address that others take for the leader's
+		return nil, fault.ErrNotFounded
+	}
+	if err := token.CheckSize(view.Settings().Issuer, spec.Subject, spec.Audience, spec.Claims); err != nil {
 		return nil, err // before anything is recorded
 	}
 	res, err := s.record(ctx, origin, fsm.Issue{Subject: req.GetSubject(), TTL: req.GetTtl().AsDuration()})

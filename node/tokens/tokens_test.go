@@ -365,3 +365,11 @@ func TestATokenDatedAheadOfTheNodesTimeWaitsForTheLog(t *testing.T) {
 		})
 	}
 }
+
+// A leader whose directory was emptied is another node, and for a moment the others pass on to it what is for the leader.
+func TestANodeInNoClusterIssuesNothingAndSaysSo(t *testing.T) {
+	r := newRig(t, func(cfg *tokens.Config) { cfg.View = fsm.New(fsm.Config{}).View })
+	if _, err := r.Issue(t.Context(), fsm.Origin{}, &v1.IssueRequest{Subject: "ada"}); !errors.Is(err, fault.ErrNotFounded) {
+		t.Errorf("got %v, want %v", err, fault.ErrNotFounded)
+	}
+}
