@@ -1,0 +1,39 @@
+//go:build unix
+
+// Package e2e runs clusters of the real binary, each node a process with a data directory and sockets of its own, and
+// lets a test speak of them: kill the leader, pause a node, empty its directory, move it to other ports.
+//
+// Real time passes here. Whatever has to come about is waited for, with a bound, and nothing is slept through.
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// binary is the keyquorum that the tests run, built by Main.
+var binary string
+
+// Main builds the binary, runs the tests, and gives their exit code: it is for TestMain.
+func Main(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "keyquorum-e2e")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "keyquorum")
+	build := exec.Command("go", "build", "-o", binary, "../../cmd/keyquorum") //nolint:noctx // it ends with the build
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build the binary: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// Binary is the path of the keyquorum that the tests run.
+func Binary() string { return binary }

@@ -1,0 +1,192 @@
+//go:build unix
+
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyquorum/keyquorum/client"
+	"github.com/keyquorum/keyquorum/test/e2e"
+)
+
+func TestMain(m *testing.M) { os.Exit(e2e.Main(m)) }
+
+// write has users log in, and one in three of them out and in again.
+func write(t *testing.T, l *e2e.Ledger, api *client.Client, users string, count int) {
+	t.Helper()
+	for i := range count {
+		subject := fmt.Sprintf("%s-%d", users, i)
+		if err := l.Issue(t.Context(), api, subject, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if i%3 != 0 {
+			continue
+		}
+		if err := l.Revoke(t.Context(), api, subject); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Issue(t.Context(), api, subject, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAKilledLeaderIsReplacedAndComesBack(t *testing.T) {
+	t.Parallel()
+	c := e2e.Start(t, 3)
+	api, acknowledged := c.Client(), e2e.NewLedger()
+	write(t, acknowledged, api, "before", 30)
+	killed := c.Leader()
+	killed.Kill()
+	acknowledged.Check(t, c.Running()...)
+	write(t, acknowledged, api, "without", 30)
+	acknowledged.Check(t, c.Running()...)
+	killed.Start()
+	killed.AwaitReady()
+	acknowledged.Check(t, c.Nodes...)
+}
+
+func TestNothingIsLostWhenAllNodesAreKilled(t *testing.T) {
+	t.Parallel()
+	c := e2e.Start(t, 3)
+	api, acknowledged := c.Client(), e2e.NewLedger()
+	write(t, acknowledged, api, "before", 30)
+	for _, n := range c.Nodes {
+		n.Kill()
+	}
+	for _, n := range c.Nodes {
+		n.Start()
+	}
+	c.Leader()
+	acknowledged.Check(t, c.Nodes...)
+	write(t, acknowledged, api, "after", 10)
+	acknowledged.Check(t, c.Nodes...)
+}
+
+func TestAnEmptiedNodeIsANewMember(t *testing.T) {
+	t.Parallel()
+	c := e2e.Start(t, 3)
+	api, acknowledged := c.Client(), e2e.NewLedger()
+	write(t, acknowledged, api, "user", 30)
+	n := c.Followers()[0]
+	before := n.AwaitReady().GetNode().GetNodeId()
+	n.Kill()
+	n.Empty()
+	n.Start()
+	after := n.AwaitReady().GetNode().GetNodeId()
+	if after == before {
+		t.Fatal("the node has its old identity")
+	}
+	c.AwaitVoters(3)
+	for _, m := range c.Members() {
+		if m.GetNodeId() == before {
+			t.Errorf("the old identity is still a member: %v", m)
+		}
+	}
+	acknowledged.Check(t, c.Nodes...)
+	write(t, acknowledged, api, "later", 10)
+	acknowledged.Check(t, c.Nodes...)
+}
+
+func TestADirectoryInUseIsRefused(t *testing.T) {
+	t.Parallel()
+	c := e2e.Start(t, 1)
+	second := c.Add()
+	second.Dir = c.Nodes[0].Dir
+	if said := second.Refuses(); !strings.Contains(said, "in use by process") {
+		t.Errorf("it says\n%s", said)
+	}
+}
+
+// An operator clones a node with its disk, and both run.
+func TestACopiedDirectoryDoesNoHarm(t *testing.T) {
+	t.Parallel()
+	c := e2e.Start(t, 3)
+	api, acknowledged := c.Client(), e2e.NewLedger()
+	write(t, acknowledged, api, "before", 30)
+	original := c.Followers()[0]
+	original.Kill()
+	twin := c.Add()
+	if err := os.CopyFS(twin.Dir, os.DirFS(original.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	original.Start()
+	original.AwaitReady()
+	twin.Start()
+	write(t, acknowledged, api, "beside", 30)
+	acknowledged.Check(t, c.Nodes[:3]...)
+	leader := c.Leader()
+	leader.Kill()
+	write(t, acknowledged, api, "elected", 30)
+	leader.Start()
+	leader.AwaitReady()
+	acknowledged.Check(t, c.Nodes[:3]...)
+}
+
+func TestANodeFarBehindIsSentASnapshot(t *testing.T) {
+	t.Parallel()
+	c := e2e.New(t, 3)
+	for _, n := range c.Nodes {
+		n.Flags = []string{"--snapshot-threshold", "40", "--trailing-logs", "5", "--snapshot-interval", "1s"}
+	}
+	c.Found()
+	api, acknowledged := c.Client(), e2e.NewLedger()
+	write(t, acknowledged, api, "before", 30)
+	behind := c.Followers()[0]
+	behind.Kill()
+	write(t, acknowledged, api, "without", 60)
+	before := newestSnapshot(t, c.Leader())
+	e2e.Await(t, "the log to be compacted", func() bool {
+		write(t, acknowledged, api, "without", 5)
+		return newestSnapshot(t, c.Leader()) > before
+	})
+	had := newestSnapshot(t, behind)
+	behind.Start()
+	acknowledged.Check(t, c.Nodes...)
+	if got := newestSnapshot(t, behind); got <= had {
+		t.Errorf("the newest snapshot of the node that was behind is %q, it had %q before", got, had)
+	}
+	behind.Kill()
+	behind.Start()
+	acknowledged.Check(t, c.Nodes...)
+}
+
+// newestSnapshot is the name of the last snapshot in a node's directory; names are in order of term and index.
+func newestSnapshot(t *testing.T, n *e2e.Node) string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(n.Dir, "snapshots", "*", "state.bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return names[len(names)-1]
+}
+
+// An upgrade: one node after another is ended in good order and started again, and no caller notices.
+func TestARollingRestartFailsNoCall(t *testing.T) {
+	t.Parallel()
+	c := e2e.Start(t, 3)
+	api, acknowledged := c.Client(), e2e.NewLedger()
+	load := e2e.StartLoad(t, 8, func(ctx context.Context, caller, count int) error {
+		return acknowledged.Issue(ctx, api, fmt.Sprintf("user-%d-%d", caller, count%10), time.Hour)
+	})
+	load.Await(10)
+	for _, n := range c.Nodes {
+		load.Phase(n.Name + " is restarted")
+		n.Terminate()
+		load.Await(5)
+		n.Start()
+		n.AwaitReady()
+		load.Await(5)
+	}
+	load.Stop()
+	acknowledged.Check(t, c.Nodes...)
+}
