@@ -112,6 +112,7 @@ var vendors = []vendor{
 		"passwords are the application's: Keyquorum seals with Tink, and hashes none",
 	},
 	{"github.com/alecthomas/kong", []string{"cmd"}, "only the command has a command line"},
+	{"github.com/rogpeppe/go-internal", []string{"test"}, "it runs scripts in tests, and is in no binary"},
 	{
 		"connectrpc.com/connect",
 		[]string{"rpc", "node", "client", "cmd", "test"},
