@@ -101,6 +101,14 @@ compose-test: ## Test docker-compose.yml with real containers; needs docker
 browser-test: ## Look at the example application with BROWSER, which is Chromium or one that speaks like it
 	KEYQUORUM_BROWSER='$(BROWSER)' $(GO) test -count=1 -timeout 5m -v ./test/browser
 
+.PHONY: e2e
+e2e: ## Run all rounds of the tests of the real binary as processes
+	$(GO) test -count 1 -v -timeout 30m ./test/e2e -full
+
+.PHONY: million
+million: ## Measure a million users on three nodes, which takes minutes and 2 GB of memory
+	$(GO) test -count 1 -v -timeout 60m -run Million ./test/e2e -users 1000000
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target FUZZTIME (20000x: inputs; 30s: a time)
 	FUZZTIME=$(FUZZTIME) GO=$(GO) bash .ci/fuzz
