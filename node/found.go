@@ -190,7 +190,7 @@ func (n *Node) found(ctx context.Context, by rpc.Caller, settings fsm.Settings) 
 	if err != nil {
 		return nil, fmt.Errorf("found the cluster: %w", err)
 	}
-	if err := n.members.Admit(ctx, n.self); err != nil {
+	if err := n.members.Admit(ctx, n.self, n.process); err != nil {
 		return nil, err
 	}
 	n.log.Info("cluster founded", "cluster", id)

@@ -34,7 +34,7 @@ func (n *Node) askToJoin(ctx context.Context, address string) error {
 		if !n.leading.Load() {
 			return fault.ErrNotLeader
 		}
-		return n.members.Admit(ctx, n.self)
+		return n.members.Admit(ctx, n.self, n.process)
 	}
 	if err := n.takeTurn(ctx); err != nil {
 		return err
@@ -60,7 +60,7 @@ func (n *Node) joinAt(ctx context.Context, address string) error {
 	_, _ = rand.Read(nonce) // never fails: crypto/rand
 	res, err := n.peers.join(ctx, address, &peerv1.JoinRequest{
 		ClusterId: n.fsm.View().ClusterID(), Member: rpc.MemberMessage(n.self),
-		Challenge: challenge, KeyringProof: proof, Nonce: nonce,
+		Challenge: challenge, KeyringProof: proof, Nonce: nonce, Process: n.process,
 	})
 	if err != nil {
 		return err
@@ -72,8 +72,11 @@ func (n *Node) joinAt(ctx context.Context, address string) error {
 // believed. A member knows itself whether its keyring is its cluster's.
 func (n *Node) admitted(address string, res *peerv1.JoinResponse, nonce []byte) error {
 	purpose := proofAdmit
-	if res.GetRemoved() {
+	switch {
+	case res.GetRemoved():
 		purpose = proofRemoved
+	case res.GetTwin():
+		purpose = proofTwin
 	}
 	err := n.cfg.Keyring.CheckProof(purpose, boundText(n.cfg.ID, nonce), res.GetKeyringProof())
 	switch {
@@ -85,6 +88,8 @@ func (n *Node) admitted(address string, res *peerv1.JoinResponse, nonce []byte) 
 		return err
 	case res.GetRemoved():
 		return fault.ErrRemoved
+	case res.GetTwin():
+		return fault.ErrTwin
 	}
 	n.clock.Kick() // there will be voters to measure
 	return nil

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -38,6 +39,8 @@ type Node struct {
 	metrics   *metrics
 
 	challenges *challenges
+	// process tells this process from another that runs on a copy of its data directory.
+	process []byte
 	// turn is held by who founds a cluster here, or lets this node join one.
 	turn *semaphore.Weighted
 	// claiming is set while this node is about to found a cluster.
@@ -63,12 +66,13 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg:    cfg,
 		log:    cfg.Logger.With("node", cfg.Name),
-		halted: make(chan error, 1), turn: semaphore.NewWeighted(1),
+		halted: make(chan error, 1), turn: semaphore.NewWeighted(1), process: make([]byte, 16),
 		self: fsm.Member{
 			ID: cfg.ID, Name: cfg.Name, Region: cfg.Region, Version: cfg.Version, Replica: cfg.Replica,
 			RPCAddress: cfg.RPCAddress, RaftAddress: cfg.RaftAddress, Format: fsm.Format,
 		},
 	}
+	_, _ = rand.Read(n.process) // never fails: crypto/rand
 	n.fsm = fsm.New(fsm.Config{OnHalt: n.halt})
 	n.challenges = newChallenges(cfg.Mono)
 	n.peers = newPeers(cfg.Dial, n.rpcAddress)
@@ -93,7 +97,7 @@ func (n *Node) furnish() {
 	n.members = membership.New(membership.Config{
 		Self: raft.ServerID(n.cfg.ID), Raft: n.raft, View: n.fsm.View,
 		Propose: n.proposer.Propose, Await: n.proposer.Await, Applied: n.peers.applied, WhoIs: n.peers.whoIs,
-		Origin: n.origin(), Stable: n.cfg.Timing.Stable, Logger: n.log,
+		Process: n.peers.process, Origin: n.origin(), Stable: n.cfg.Timing.Stable, Logger: n.log,
 	})
 	n.tokens = tokens.New(tokens.Config{
 		Node: n.cfg.Name, View: n.fsm.View, Wait: n.fsm.Wait, Keyring: n.cfg.Keyring,

@@ -87,6 +87,12 @@ func (p *peers) whoIs(ctx context.Context, address string) (string, error) {
 	return id, err
 }
 
+// process asks a node for its id, and for what tells its process from another under that id.
+func (p *peers) process(ctx context.Context, address string) (id string, process []byte, err error) {
+	res, err := p.standing(ctx, address)
+	return res.GetNodeId(), res.GetProcess(), err
+}
+
 // applied asks a member how far it has applied the log.
 func (p *peers) applied(ctx context.Context, member fsm.Member) (uint64, error) {
 	res, err := p.standing(ctx, member.RPCAddress)

@@ -44,20 +44,20 @@ func (n *Node) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinR
 	if id := req.GetClusterId(); id != "" && id != view.ClusterID() {
 		return nil, fault.Invalid("clusterId", fmt.Sprintf("this is cluster %s, not %s", view.ClusterID(), id))
 	}
-	err = n.members.Admit(ctx, member)
-	removed := errors.Is(err, fault.ErrRemoved)
-	if err != nil && !removed {
+	res := &peerv1.JoinResponse{ClusterId: view.ClusterID()}
+	purpose := proofAdmit
+	switch err := n.members.Admit(ctx, member, req.GetProcess()); {
+	case errors.Is(err, fault.ErrRemoved):
+		res.Removed, purpose = true, proofRemoved
+	case errors.Is(err, fault.ErrTwin):
+		res.Twin, purpose = true, proofTwin
+	case err != nil:
 		return nil, err
 	}
-	purpose := proofAdmit
-	if removed {
-		purpose = proofRemoved
-	}
-	proof, err := n.cfg.Keyring.Prove(purpose, boundText(member.ID, req.GetNonce()))
-	if err != nil {
+	if res.KeyringProof, err = n.cfg.Keyring.Prove(purpose, boundText(member.ID, req.GetNonce())); err != nil {
 		return nil, fmt.Errorf("prove the keyring: %w", err)
 	}
-	return &peerv1.JoinResponse{ClusterId: view.ClusterID(), KeyringProof: proof, Removed: removed}, nil
+	return res, nil
 }
 
 // Standing implements rpc.Peers.
@@ -65,6 +65,7 @@ func (n *Node) Standing(context.Context) (*peerv1.StandingResponse, error) {
 	founding := n.claiming.Load() || n.halfFounded() // before the view: it ends once the view has the cluster
 	return &peerv1.StandingResponse{
 		NodeId: n.cfg.ID, ClusterId: n.fsm.View().ClusterID(), Founding: founding, AppliedIndex: n.raft.AppliedIndex(),
+		Process: n.process,
 	}, nil
 }
 

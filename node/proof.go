@@ -18,6 +18,7 @@ const (
 	proofJoin    = "join"    // from a node that asks to be admitted: bound to its record and a challenge
 	proofAdmit   = "admit"   // from the one that admitted it: bound to that one's id and nonce
 	proofRemoved = "removed" // from a leader that does not admit who was removed: bound as above
+	proofTwin    = "twin"    // from a leader that finds another process under the same id: bound as above
 	proofLeave   = "leave"   // from a member that leaves: bound to its id and a challenge
 )
 

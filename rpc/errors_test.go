@@ -47,6 +47,7 @@ var mapping = []struct {
 	{name: "ErrNotVoter", err: fault.ErrNotVoter, code: connect.CodeInvalidArgument, message: "node: ", field: "node"},
 	{name: "ErrChallenge", err: fault.ErrChallenge, code: connect.CodeUnavailable},
 	{name: "ErrRemoved", err: fault.ErrRemoved, code: connect.CodeUnavailable},
+	{name: "ErrTwin", err: fault.ErrTwin, code: connect.CodeUnavailable},
 	{name: "ErrQuorumAtRisk", err: fault.ErrQuorumAtRisk, code: connect.CodeUnavailable},
 	{name: "ErrLastVoter", err: fault.ErrLastVoter, code: connect.CodeInvalidArgument, message: "node: ", field: "node"},
 	{name: "ErrKeyring", err: fault.ErrKeyring, code: connect.CodePermissionDenied},

@@ -21,6 +21,8 @@ var (
 	// ErrRemoved says that the node was a member and is none any more. It does not come back under that identity; the
 	// other members answer.
 	ErrRemoved = errors.New("this node was removed from its cluster: stop it, empty its data directory, and let it join as a new member")
+	// ErrTwin says that another process runs under the node's identity.
+	ErrTwin = errors.New("another process runs under this node's identity: if its data directory was copied, stop one of the two for good and empty that one's directory")
 	// ErrOverloaded says that a bounded queue of the node is full.
 	ErrOverloaded = errors.New("this node is overloaded")
 	// ErrShuttingDown says that the node takes no more requests.

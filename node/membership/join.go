@@ -54,7 +54,8 @@ var ErrMendable = errors.New("somebody has to see to this")
 func NewJoiner(cfg JoinerConfig) *Joiner { return &Joiner{cfg: cfg.withDefaults()} }
 
 // Run asks to be admitted whenever the node is in no cluster, hears from no leader, or its record is not what it
-// should be. It ends with ctx, or with the error that asking again cannot mend: fault.ErrRemoved or fault.ErrKeyring.
+// should be. It ends with ctx, or with the error that asking again cannot mend: fault.ErrRemoved, fault.ErrTwin
+// or fault.ErrKeyring.
 func (j *Joiner) Run(ctx context.Context) error {
 	ticker := time.NewTicker(j.cfg.Interval)
 	defer ticker.Stop()
@@ -80,7 +81,7 @@ func (j *Joiner) look(ctx context.Context) error {
 		case err == nil:
 			j.cfg.Logger.Info("admitted to the cluster", "by", address)
 			return nil
-		case errors.Is(err, fault.ErrRemoved), errors.Is(err, fault.ErrKeyring):
+		case errors.Is(err, fault.ErrRemoved), errors.Is(err, fault.ErrTwin), errors.Is(err, fault.ErrKeyring):
 			return err
 		default:
 			j.complain(address, err)

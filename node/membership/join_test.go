@@ -61,7 +61,7 @@ func TestAJoinerAsksUntilOneAdmitsIt(t *testing.T) {
 }
 
 func TestAJoinerEndsWhereAskingCannotHelp(t *testing.T) {
-	for _, final := range []error{fault.ErrRemoved, fault.ErrKeyring} {
+	for _, final := range []error{fault.ErrRemoved, fault.ErrTwin, fault.ErrKeyring} {
 		synctest.Test(t, func(t *testing.T) {
 			a := &asked{view: emptyState(), candidates: []string{"a", "b"}, answers: map[string]error{"a": fmt.Errorf("says a: %w", final)}}
 			if err := a.run(t, time.Minute); !errors.Is(err, final) {

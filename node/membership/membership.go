@@ -6,6 +6,7 @@
 package membership
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -46,6 +47,9 @@ type Config struct {
 	Applied func(ctx context.Context, member fsm.Member) (uint64, error)
 	// WhoIs asks a node for its id.
 	WhoIs func(ctx context.Context, rpcAddress string) (string, error)
+	// Process asks a node for its id, and for what tells its process from another under that id; nothing if it is of a
+	// version that does not say.
+	Process func(ctx context.Context, rpcAddress string) (id string, process []byte, err error)
 	// Origin is recorded with each change.
 	Origin fsm.Origin
 	// Interval is the time between two looks at the members; 500 ms if zero.
@@ -93,20 +97,25 @@ func (m *Manager) take(ctx context.Context) error {
 func (m *Manager) give() { m.turn.Release(1) }
 
 // Admit takes a node in as a non-voter, or brings the record and address of a member up to date. Who was removed is
-// not taken in again: fault.ErrRemoved.
+// not taken in again: fault.ErrRemoved. A member whose record names another address than the one at which it asks, and
+// where a process other than the asking one answers in its name, is not moved: fault.ErrTwin. Its data directory was
+// copied, and two that share one voice could vote twice.
 //
 // The record comes first: the state has the last word on who was removed, and what was cut short between record and
 // configuration is finished by the next leader.
-func (m *Manager) Admit(ctx context.Context, member fsm.Member) error {
+func (m *Manager) Admit(ctx context.Context, member fsm.Member, process []byte) error {
 	if err := m.take(ctx); err != nil {
 		return err
 	}
 	defer m.give()
 	view := m.cfg.View()
-	if view.Removed(member.ID) {
+	current, known := view.Member(member.ID)
+	switch {
+	case view.Removed(member.ID):
 		return fault.ErrRemoved
-	}
-	if _, known := view.Member(member.ID); !known {
+	case known && current.RPCAddress != member.RPCAddress && m.twin(ctx, current, process):
+		return fault.ErrTwin
+	case !known:
 		if err := m.takeOver(ctx, view, member); err != nil {
 			return err
 		}
@@ -115,6 +124,14 @@ func (m *Manager) Admit(ctx context.Context, member fsm.Member) error {
 		return err
 	}
 	return m.place(ctx, member)
+}
+
+// twin tells whether a process other than the given one answers as the member, where its record says that it is.
+func (m *Manager) twin(ctx context.Context, member fsm.Member, process []byte) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	who, other, err := m.cfg.Process(ctx, member.RPCAddress)
+	return err == nil && who == member.ID && len(other) > 0 && !bytes.Equal(other, process)
 }
 
 // place puts a member into Raft's configuration, or gives it a new address there, with the suffrage that it has.

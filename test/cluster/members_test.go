@@ -517,6 +517,28 @@ func TestMembersThatAllMovedFindEachOther(t *testing.T) {
 	})
 }
 
+// A machine is cloned with its disk, and both run.
+func TestACopyOfARunningMemberEnds(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		for _, original := range []*cluster.Member{c.Follower(), c.Leader()} {
+			twin := c.Prepare()
+			twin.UUID = original.UUID
+			c.Start(twin)
+			if err := twin.Ended(); !errors.Is(err, fault.ErrTwin) {
+				t.Errorf("a copy of %s ends with %v, want %v", original.Host, err, fault.ErrTwin)
+			}
+			if record, _ := c.Leader().View().Member(original.UUID); record.RPCAddress != original.Host+":7400" {
+				t.Errorf("the record of %s says %s", original.Host, record.RPCAddress)
+			}
+			c.Leader().MustIssue(t, "ada", time.Hour)
+			if err := original.Ready(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 // An address pool gives the machines each other's addresses.
 func TestMembersThatExchangedAddressesFindEachOther(t *testing.T) {
 	for _, moved := range []int{2, 3} {

@@ -104,8 +104,8 @@ func TestADirectoryInUseIsRefused(t *testing.T) {
 	}
 }
 
-// An operator clones a node with its disk, and both run.
-func TestACopiedDirectoryDoesNoHarm(t *testing.T) {
+// A machine is cloned with its disk, and both run: whichever comes second ends, and says why.
+func TestACopyOfARunningNodeEnds(t *testing.T) {
 	t.Parallel()
 	c := e2e.Start(t, 3)
 	api, acknowledged := c.Client(), e2e.NewLedger()
@@ -116,17 +116,22 @@ func TestACopiedDirectoryDoesNoHarm(t *testing.T) {
 	if err := os.CopyFS(twin.Dir, os.DirFS(original.Dir)); err != nil {
 		t.Fatal(err)
 	}
+	const why = "another process runs under this node's identity"
 	original.Start()
 	original.AwaitReady()
+	if said := twin.Refuses(); !strings.Contains(said, why) {
+		t.Errorf("the copy says\n%s", said)
+	}
+	write(t, acknowledged, api, "original", 30)
+	acknowledged.Check(t, c.Running()...)
+	original.Kill()
 	twin.Start()
-	write(t, acknowledged, api, "beside", 30)
-	acknowledged.Check(t, c.Nodes[:3]...)
-	leader := c.Leader()
-	leader.Kill()
-	write(t, acknowledged, api, "elected", 30)
-	leader.Start()
-	leader.AwaitReady()
-	acknowledged.Check(t, c.Nodes[:3]...)
+	twin.AwaitReady()
+	if said := original.Refuses(); !strings.Contains(said, why) {
+		t.Errorf("the original says\n%s", said)
+	}
+	write(t, acknowledged, api, "copy", 30)
+	acknowledged.Check(t, c.Running()...)
 }
 
 func TestANodeFarBehindIsSentASnapshot(t *testing.T) {

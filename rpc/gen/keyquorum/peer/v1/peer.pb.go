@@ -515,7 +515,9 @@ type StandingResponse struct {
 	// It is about to found a cluster, or was cut short in that.
 	Founding bool `protobuf:"varint,3,opt,name=founding,proto3" json:"founding,omitempty"`
 	// Position in the log that it has applied.
-	AppliedIndex  uint64 `protobuf:"varint,4,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	AppliedIndex uint64 `protobuf:"varint,4,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	// Tells the process that answers from another that runs under the same id.
+	Process       []byte `protobuf:"bytes,5,opt,name=process,proto3" json:"process,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -576,6 +578,13 @@ func (x *StandingResponse) GetAppliedIndex() uint64 {
 		return x.AppliedIndex
 	}
 	return 0
+}
+
+func (x *StandingResponse) GetProcess() []byte {
+	if x != nil {
+		return x.Process
+	}
+	return nil
 }
 
 type ChallengeRequest struct {
@@ -669,7 +678,9 @@ type JoinRequest struct {
 	// What the receiver gave for this.
 	Challenge []byte `protobuf:"bytes,4,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	// What the receiver's own proof has to be bound to.
-	Nonce         []byte `protobuf:"bytes,5,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Nonce []byte `protobuf:"bytes,5,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// The asker's, as in StandingResponse.
+	Process       []byte `protobuf:"bytes,6,opt,name=process,proto3" json:"process,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -739,6 +750,13 @@ func (x *JoinRequest) GetNonce() []byte {
 	return nil
 }
 
+func (x *JoinRequest) GetProcess() []byte {
+	if x != nil {
+		return x.Process
+	}
+	return nil
+}
+
 type JoinResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
@@ -748,7 +766,9 @@ type JoinResponse struct {
 	Removed bool `protobuf:"varint,3,opt,name=removed,proto3" json:"removed,omitempty"`
 	// The receiver's master keyring is another one than the asker's. Nothing proves it, so only who is in no cluster yet
 	// believes it.
-	OtherKeyring  bool `protobuf:"varint,4,opt,name=other_keyring,json=otherKeyring,proto3" json:"other_keyring,omitempty"`
+	OtherKeyring bool `protobuf:"varint,4,opt,name=other_keyring,json=otherKeyring,proto3" json:"other_keyring,omitempty"`
+	// Another process runs under the asker's id, at the address in the record.
+	Twin          bool `protobuf:"varint,5,opt,name=twin,proto3" json:"twin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -807,6 +827,13 @@ func (x *JoinResponse) GetRemoved() bool {
 func (x *JoinResponse) GetOtherKeyring() bool {
 	if x != nil {
 		return x.OtherKeyring
+	}
+	return false
+}
+
+func (x *JoinResponse) GetTwin() bool {
+	if x != nil {
+		return x.Twin
 	}
 	return false
 }
@@ -941,29 +968,32 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\rClockResponse\x12\x17\n" +
 	"\awall_ns\x18\x01 \x01(\x03R\x06wallNs\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"\x11\n" +
-	"\x0fStandingRequest\"\x8b\x01\n" +
+	"\x0fStandingRequest\"\xa5\x01\n" +
 	"\x10StandingResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x1a\n" +
 	"\bfounding\x18\x03 \x01(\bR\bfounding\x12#\n" +
-	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\"\x12\n" +
+	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\x12\x18\n" +
+	"\aprocess\x18\x05 \x01(\fR\aprocess\"\x12\n" +
 	"\x10ChallengeRequest\"1\n" +
 	"\x11ChallengeResponse\x12\x1c\n" +
-	"\tchallenge\x18\x01 \x01(\fR\tchallenge\"\xb3\x01\n" +
+	"\tchallenge\x18\x01 \x01(\fR\tchallenge\"\xcd\x01\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12,\n" +
 	"\x06member\x18\x02 \x01(\v2\x14.keyquorum.v1.MemberR\x06member\x12#\n" +
 	"\rkeyring_proof\x18\x03 \x01(\fR\fkeyringProof\x12\x1c\n" +
 	"\tchallenge\x18\x04 \x01(\fR\tchallenge\x12\x14\n" +
-	"\x05nonce\x18\x05 \x01(\fR\x05nonce\"\x91\x01\n" +
+	"\x05nonce\x18\x05 \x01(\fR\x05nonce\x12\x18\n" +
+	"\aprocess\x18\x06 \x01(\fR\aprocess\"\xa5\x01\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12#\n" +
 	"\rkeyring_proof\x18\x02 \x01(\fR\fkeyringProof\x12\x18\n" +
 	"\aremoved\x18\x03 \x01(\bR\aremoved\x12#\n" +
-	"\rother_keyring\x18\x04 \x01(\bR\fotherKeyring\"j\n" +
+	"\rother_keyring\x18\x04 \x01(\bR\fotherKeyring\x12\x12\n" +
+	"\x04twin\x18\x05 \x01(\bR\x04twin\"j\n" +
 	"\fLeaveRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12#\n" +
 	"\rkeyring_proof\x18\x02 \x01(\fR\fkeyringProof\x12\x1c\n" +
