@@ -113,6 +113,7 @@ func killLeaders(t *testing.T, seed uint64) {
 		time.Sleep(time.Duration(rng.IntN(1500)) * time.Millisecond)
 		c.Restart(leader)
 	}
+	time.Sleep(2 * time.Second) // the last restart is not the end of the load either
 	stop()
 	workers.Wait()
 	c.AwaitSettled()
