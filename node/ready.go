@@ -20,7 +20,7 @@ func (n *Node) Ready() error {
 	case n.removed.Load():
 		return fault.ErrRemoved
 	case !n.fsm.View().Founded():
-		return errNoCluster
+		return n.unfounded()
 	case !ever:
 		return fault.ErrTimeUnknown
 	case !n.led():
@@ -45,10 +45,22 @@ func (n *Node) serving() error {
 	case n.removed.Load():
 		return fault.ErrRemoved
 	case !n.fsm.View().Founded():
-		return errNoCluster
+		return n.unfounded()
 	}
 	return nil
 }
+
+// unfounded says why there is no cluster in the node's state: it is in none, or it was started anew and has yet to hear
+// how much of its log is committed.
+func (n *Node) unfounded() error {
+	if len(n.servers()) == 0 || n.halfFounded() {
+		return errNoCluster
+	}
+	return errUntold
+}
+
+// errUntold keeps an operator from founding a second cluster while the first is only short of members.
+var errUntold = fmt.Errorf("%w: this node was started anew, and too few other members are up yet", fault.ErrNoLeader)
 
 // errNoCluster tells a node that waits for its cluster what may be missing.
 var errNoCluster = fmt.Errorf("%w: run \"keyquorum cluster init\" at one node, once, or see that this one finds the others", fault.ErrNotFounded)

@@ -8,11 +8,16 @@ package e2e
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 )
+
+// root is the module's folder, from where tests run.
+const root = "../.."
 
 // binary is the keyquorum that the tests run, built by Main.
 var binary string
@@ -26,7 +31,7 @@ func Main(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "keyquorum")
-	build := exec.Command("go", "build", "-o", binary, "../../cmd/keyquorum") //nolint:noctx // it ends with the build
+	build := exec.Command("go", "build", "-o", binary, root+"/cmd/keyquorum") //nolint:noctx // it ends with the build
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build the binary: %v\n%s", err, out)
@@ -36,4 +41,21 @@ func Main(m *testing.M) int {
 }
 
 // Binary is the path of the keyquorum that the tests run.
-func Binary() string { return binary }
+func Binary(t testing.TB) string {
+	t.Helper()
+	if err := noteSources(); err != nil {
+		t.Fatal(err)
+	}
+	return binary
+}
+
+// noteSources looks at the folders that the binary was made from. go test keeps a result for as long as the files that the
+// tests themselves opened are the same, and knows nothing of what go build opens.
+var noteSources = sync.OnceValue(func() error {
+	return filepath.WalkDir(root, func(_ string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && (entry.Name() == ".git" || entry.Name() == "bin") {
+			return filepath.SkipDir
+		}
+		return err
+	})
+})

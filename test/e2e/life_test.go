@@ -60,7 +60,12 @@ func TestNothingIsLostWhenAllNodesAreKilled(t *testing.T) {
 	for _, n := range c.Nodes {
 		n.Kill()
 	}
-	for _, n := range c.Nodes {
+	first := c.Nodes[0]
+	first.Start()
+	if status, err := first.Status(); err != nil || !strings.Contains(status.GetNotReadyBecause(), "no leader") {
+		t.Errorf("a member that is alone is not ready because %q, %v", status.GetNotReadyBecause(), err)
+	}
+	for _, n := range c.Nodes[1:] {
 		n.Start()
 	}
 	c.Leader()

@@ -27,7 +27,7 @@ func launch(t testing.TB, log, setup string, env []string, args ...string) *proc
 		t.Fatal(err)
 	}
 	defer out.Close()
-	line := append([]string{"/bin/sh", "-c", setup + "\nexec \"$@\"", "sh", binary}, args...)
+	line := append([]string{"/bin/sh", "-c", setup + "\nexec \"$@\"", "sh", Binary(t)}, args...)
 	ctx := context.WithoutCancel(t.Context()) // it is ended by its node's cleanup
 	p := &process{cmd: exec.CommandContext(ctx, line[0], line[1:]...), done: make(chan struct{})}
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = append([]string{}, env...), out, out

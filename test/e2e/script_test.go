@@ -23,7 +23,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("PATH", filepath.Dir(e2e.Binary())+":"+env.Getenv("PATH"))
+			env.Setenv("PATH", filepath.Dir(e2e.Binary(t))+":"+env.Getenv("PATH"))
 			for i, n := range c.Nodes {
 				env.Setenv(fmt.Sprintf("N%d", i+1), n.Addr())
 			}
