@@ -68,13 +68,28 @@ func (s *Snapshots) Create(version raft.SnapshotVersion, index, term uint64, c r
 	return &syncedSink{SnapshotSink: sink, dir: filepath.Join(s.path, sink.ID())}, nil
 }
 
-// syncedSink makes the names inside a snapshot's directory durable too. raft syncs the files and the directory above, and
-// drops the log on their strength.
+// flushEvery is how much of a snapshot is written before it is made durable. The log's own syncs may have to wait for what
+// else a disk has to write: all of a large snapshot at its end would hold writes up.
+const flushEvery = 4 << 20
+
+// syncedSink makes a snapshot durable as it is written, and the names inside its directory too. raft syncs the files and
+// the directory above, and drops the log on their strength.
 type syncedSink struct {
 	raft.SnapshotSink
-	dir    string
-	closed bool
-	err    error
+	dir      string
+	unsynced int
+	closed   bool
+	err      error
+}
+
+// Write adds to the snapshot.
+func (s *syncedSink) Write(b []byte) (int, error) {
+	n, err := s.SnapshotSink.Write(b)
+	if s.unsynced += n; err == nil && s.unsynced >= flushEvery {
+		s.unsynced = 0
+		err = syncDir(filepath.Join(s.dir+tmpSuffix, "state.bin"))
+	}
+	return n, err
 }
 
 // Close completes the snapshot. Without an error it outlives a power loss. Called again, it gives the same answer.
