@@ -7,6 +7,7 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -22,6 +23,9 @@ const root = "../.."
 // binary is the keyquorum that the tests run, built by Main.
 var binary string
 
+// atATime is how many tests run in parallel, however few cores there are: mostly they wait.
+const atATime = "4"
+
 // Main builds the binary, runs the tests, and gives their exit code: it is for TestMain.
 func Main(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "keyquorum-e2e")
@@ -35,6 +39,11 @@ func Main(m *testing.M) int {
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build the binary: %v\n%s", err, out)
+		return 1
+	}
+	flag.Parse()
+	if err := flag.Set("test.parallel", atATime); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()

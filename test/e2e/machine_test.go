@@ -55,6 +55,7 @@ func TestTheUmaskOpensNothing(t *testing.T) {
 	t.Parallel()
 	for _, mask := range []string{"000", "077"} {
 		t.Run(mask, func(t *testing.T) {
+			t.Parallel()
 			c := e2e.New(t, 1)
 			n := c.Nodes[0]
 			n.Setup = "umask " + mask
@@ -130,6 +131,7 @@ func TestANodeThatListensEverywhereSaysWhereItIs(t *testing.T) {
 	t.Parallel()
 	for _, host := range []string{"127.0.0.1", ownAddress(t)} {
 		t.Run(host, func(t *testing.T) {
+			t.Parallel()
 			if host == "" {
 				t.Skip("this machine has no address but loopback")
 			}

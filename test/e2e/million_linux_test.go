@@ -31,7 +31,7 @@ const (
 	millionTTL = 24 * time.Hour
 )
 
-// write is when one was asked for and answered.
+// written is when a write was asked for and answered.
 type written struct{ begun, ended time.Time }
 
 // shot is a snapshot that was taken: its name begins with its term and index, and ends with when it began.
@@ -55,20 +55,23 @@ func TestMillion(t *testing.T) {
 	for _, n := range c.Nodes {
 		resident = append(resident, memory(t, n, "VmRSS"))
 	}
-	leader := c.Leader()
-	shots := watchSnapshots(t, leader)
+	shots := make(map[*e2e.Node]func() []shot)
+	for _, n := range c.Nodes {
+		shots[n] = watchSnapshots(t, n)
+	}
 	begun := time.Now()
 	writes := issueToAll(t, c.Client())
 	took := time.Since(begun)
 	t.Logf("%d users in %s, %.0f a second, %d callers: %s", *users, took.Round(time.Second),
 		float64(*users)/took.Seconds(), millionCallers, e2e.Spread(durations(writes)))
 	awaitUsers(t, c)
-	tellSnapshots(t, shots(), writes)
 	for i, n := range c.Nodes {
+		tellSnapshots(t, n, shots[n](), writes)
 		t.Logf("%s: %d B/user resident, %d B/user at its peak; on disk %d B/user, of it log %d", n.Name,
 			(memory(t, n, "VmRSS")-resident[i])/int64(*users), memory(t, n, "VmHWM")/int64(*users),
 			size(t, n.Dir)/int64(*users), size(t, filepath.Join(n.Dir, "raft.db"))/int64(*users))
 	}
+	t.Logf("led by %s, in term %d", c.Leader().Name, c.Leader().AwaitReady().GetTerm())
 	restart(t, c)
 }
 
@@ -161,10 +164,10 @@ func snapshots(t *testing.T, n *e2e.Node) []shot {
 }
 
 // tellSnapshots tells how long each took, and the slowest write that was under way meanwhile.
-func tellSnapshots(t *testing.T, shots []shot, writes []written) {
+func tellSnapshots(t *testing.T, n *e2e.Node, shots []shot, writes []written) {
 	t.Helper()
 	if len(shots) == 0 {
-		t.Error("no snapshot was taken")
+		t.Errorf("%s took no snapshot", n.Name)
 	}
 	for _, s := range shots {
 		var meanwhile []written
@@ -173,7 +176,7 @@ func tellSnapshots(t *testing.T, shots []shot, writes []written) {
 				meanwhile = append(meanwhile, w)
 			}
 		}
-		t.Logf("snapshot %s: %.1f MB in %s; writes meanwhile %s", s.name, float64(s.bytes)/1e6,
+		t.Logf("%s: snapshot %s: %.1f MB in %s; writes meanwhile %s", n.Name, s.name, float64(s.bytes)/1e6,
 			s.ended.Sub(s.begun).Round(time.Millisecond), e2e.Spread(durations(meanwhile)))
 	}
 }
