@@ -54,7 +54,7 @@ func create(path string) error {
 	if err := os.Rename(tmp, path); err != nil {
 		return fmt.Errorf("boltstore: making %s: %w", path, err)
 	}
-	return plainfile.SyncDir(filepath.Dir(path))
+	return plainfile.Sync(filepath.Dir(path))
 }
 
 func fill(path string) error {

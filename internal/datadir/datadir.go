@@ -135,7 +135,7 @@ func (d *Dir) make() error {
 	if err := os.Mkdir(d.path, 0o700); err != nil {
 		return fmt.Errorf("it cannot be made, and its parent must exist: %w", err)
 	}
-	return plainfile.SyncDir(filepath.Dir(d.path))
+	return plainfile.Sync(filepath.Dir(d.path))
 }
 
 // found gives an empty directory an identity.

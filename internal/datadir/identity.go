@@ -132,5 +132,5 @@ func replace(path string, b []byte) error {
 	if err := os.Rename(tmp, path); err != nil {
 		return err
 	}
-	return plainfile.SyncDir(filepath.Dir(path))
+	return plainfile.Sync(filepath.Dir(path))
 }

@@ -54,7 +54,7 @@ func (s *Snapshots) prepare() error {
 	for _, dir := range left {
 		err = errors.Join(err, os.RemoveAll(dir))
 	}
-	return errors.Join(err, plainfile.SyncDir(filepath.Dir(s.path)))
+	return errors.Join(err, plainfile.Sync(filepath.Dir(s.path)))
 }
 
 // Create starts a snapshot.
@@ -87,7 +87,7 @@ func (s *syncedSink) Write(b []byte) (int, error) {
 	n, err := s.SnapshotSink.Write(b)
 	if s.unsynced += n; err == nil && s.unsynced >= flushEvery {
 		s.unsynced = 0
-		err = syncDir(filepath.Join(s.dir+tmpSuffix, "state.bin"))
+		err = plainfile.Sync(filepath.Join(s.dir+tmpSuffix, "state.bin"))
 	}
 	return n, err
 }
@@ -99,7 +99,7 @@ func (s *syncedSink) Close() error {
 	}
 	s.closed = true
 	if s.err = s.SnapshotSink.Close(); s.err == nil {
-		s.err = plainfile.SyncDir(s.dir)
+		s.err = plainfile.Sync(s.dir)
 	}
 	return s.err
 }

@@ -71,14 +71,14 @@ func kind(mode fs.FileMode) string {
 	return "a device"
 }
 
-// SyncDir makes durable what was made, renamed or removed in dir.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
+// Sync makes durable what was written to a file, or what was made, renamed or removed in a directory.
+func Sync(path string) error {
+	f, err := os.Open(path)
 	if err == nil {
-		err = errors.Join(d.Sync(), d.Close())
+		err = errors.Join(f.Sync(), f.Close())
 	}
 	if err != nil {
-		return fmt.Errorf("make changes in %s durable: %w", dir, err)
+		return fmt.Errorf("make %s durable: %w", path, err)
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ func writeNew(path string, b []byte) (err error) {
 	case err != nil:
 		return fmt.Errorf("writing the keyring (its file system must know hard links): %w", err)
 	}
-	return plainfile.SyncDir(dir)
+	return plainfile.Sync(dir)
 }
 
 func fillFile(f *os.File, b []byte) error {
