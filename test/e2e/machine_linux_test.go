@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,7 +49,7 @@ func (d *disk) fill(t *testing.T) {
 	defer f.Close()
 	for piece := 1 << 20; piece > 0; piece >>= 1 {
 		for err = nil; err == nil; {
-			_, err = io.WriteString(f, strings.Repeat(".", piece))
+			_, err = f.WriteString(strings.Repeat(".", piece))
 		}
 		if !errors.Is(err, syscall.ENOSPC) {
 			t.Fatal(err)

@@ -113,7 +113,7 @@ func TestALowLimitOnOpenFilesIsKeptTo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
+		t.Cleanup(func() { conn.Close() })
 	}
 	api, acknowledged := c.Client(), e2e.NewLedger()
 	write(t, acknowledged, api, "user", 30)
