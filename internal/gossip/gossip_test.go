@@ -411,7 +411,7 @@ func TestStrangersAtTheDoorAreFew(t *testing.T) {
 		strangers = append(strangers, c)
 	}
 	turnedAway, until := 0, time.Now().Add(500*time.Millisecond) // memberlist is more patient with them
-	for _, c := range slices.Backward(strangers) {               // the last come are the ones
+	for _, c := range strangers {                                // those that came first are the ones
 		if err := c.SetReadDeadline(until); err != nil {
 			t.Fatal(err)
 		}
@@ -422,10 +422,10 @@ func TestStrangersAtTheDoorAreFew(t *testing.T) {
 	if turnedAway < 2*maxStreams {
 		t.Errorf("%d of %d strangers were turned away, want %d", turnedAway, len(strangers), 2*maxStreams)
 	}
+	b := boot(t, "b", nil, a.Addr()) // while the others are there still
+	b.awaits("a")
+	a.awaits("b")
 	for _, c := range strangers {
 		c.Close()
 	}
-	b := boot(t, "b", nil, a.Addr())
-	b.awaits("a")
-	a.awaits("b")
 }

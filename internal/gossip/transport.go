@@ -7,10 +7,11 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/keyquorum/keyquorum/internal/conncap"
 )
 
 // bindTries is how often a free port is sought: the one that TCP got may be taken for UDP.
@@ -26,7 +27,7 @@ type transport struct {
 	*memberlist.NetTransport
 	streams chan net.Conn
 	closed  chan struct{} // once the sockets are
-	open    atomic.Int64  // streams from outside
+	open    *conncap.Set  // streams from outside
 	running sync.WaitGroup
 	ended   sync.Once
 	calls   context.Context //nolint:containedctx // the transport's own life: it ends with hangUp
@@ -57,12 +58,12 @@ func listen(at netip.AddrPort, logger *log.Logger) (*transport, error) {
 func newTransport(inner *memberlist.NetTransport) *transport {
 	//nolint:forbidigo // memberlist's interface gives no context to hang calls on
 	calls, hangUp := context.WithCancel(context.Background())
-	t := &transport{NetTransport: inner, streams: make(chan net.Conn), closed: make(chan struct{}), calls: calls, hangUp: hangUp}
+	t := &transport{NetTransport: inner, streams: make(chan net.Conn), open: conncap.New(maxStreams, nil), closed: make(chan struct{}), calls: calls, hangUp: hangUp}
 	t.running.Go(t.admit)
 	return t
 }
 
-// StreamCh gives the streams from outside that are within the bound.
+// StreamCh gives the streams from outside.
 func (t *transport) StreamCh() <-chan net.Conn { return t.streams }
 
 // admit takes streams until the sockets are closed, as these cannot be while one of them waits to be taken.
@@ -77,30 +78,15 @@ func (t *transport) admit() {
 	}
 }
 
-// pass hands a stream on, or closes it where there are too many.
+// pass hands a stream on. One too many takes the place of the one that was silent for the longest.
 func (t *transport) pass(conn net.Conn) {
-	s := &stream{Conn: conn, of: t}
-	if t.open.Add(1) > maxStreams {
-		_ = s.Close()
-		return
-	}
+	s := conncap.Wrap(conn)
+	s.Enter(t.open)
 	select {
 	case t.streams <- s:
 	case <-t.calls.Done():
 		_ = s.Close()
 	}
-}
-
-// stream is one from outside.
-type stream struct {
-	net.Conn
-	of     *transport
-	closed sync.Once
-}
-
-func (s *stream) Close() error {
-	s.closed.Do(func() { s.of.open.Add(-1) })
-	return s.Conn.Close()
 }
 
 // DialTimeout opens a stream that ends with hangUp at the latest.

@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/keyquorum/keyquorum/internal/conncap"
 )
 
 // stream is a raft.StreamLayer that knows its connections: the library's Close leaves those that other nodes
@@ -19,17 +21,18 @@ type stream struct {
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 	elsewhere func(id raft.ServerID) raft.ServerAddress
 	advertise advertised
-	max       int
-	local     string // whom connections from outside must be meant for; empty for anybody
+	patience  time.Duration // with who connects and does not say for whom
+	strangers *conncap.Set  // who have not said it yet
+	callers   *conncap.Set  // who have
+	local     string        // whom connections from outside must be meant for; empty for anybody
 	log       hclog.Logger
 	ctx       context.Context //nolint:containedctx // the stream's own life: it ends with Close, and dialling with it
 	cancel    context.CancelFunc
 
-	mu       sync.Mutex
-	conns    map[*conn]struct{}
-	accepted int
-	full     bool // the last connection from outside was turned away
-	closed   bool
+	mu     sync.Mutex
+	conns  map[*conn]struct{}
+	closed bool
+	told   time.Time // when the log was last told that there were too many
 }
 
 var _ raft.StreamLayer = (*stream)(nil)
@@ -46,11 +49,13 @@ func newStream(cfg TCPConfig) *stream {
 		dial:      cfg.Dial,
 		elsewhere: cfg.Elsewhere,
 		advertise: advertised(cfg.Advertise),
-		max:       cfg.MaxConns,
+		patience:  cfg.Timeout,
 		local:     string(cfg.LocalID),
 		log:       cfg.Logger,
 		conns:     make(map[*conn]struct{}),
 	}
+	s.strangers = conncap.New(cfg.MaxConns/4, s.crowded)
+	s.callers = conncap.New(cfg.MaxConns-cfg.MaxConns/4, s.crowded)
 	//nolint:forbidigo // raft's interface gives no context to dial in
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -72,7 +77,7 @@ func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Co
 			return nil, err
 		}
 	}
-	tracked, ok := s.track(c, false)
+	tracked, ok := s.track(c, nil)
 	if !ok {
 		return nil, net.ErrClosed
 	}
@@ -102,17 +107,23 @@ func (s *stream) connectTo(hostPort string, timeout time.Duration) (net.Conn, er
 	return s.dial(ctx, "tcp", hostPort)
 }
 
-// Accept gives the next connection that is within the bound.
+// Accept gives the next connection.
 func (s *stream) Accept() (net.Conn, error) {
-	for {
-		c, err := s.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if tracked, ok := s.track(c, true); ok {
-			return tracked, nil
-		}
+	c, err := s.Listener.Accept()
+	if err != nil {
+		return nil, err
 	}
+	guarded := conncap.Wrap(c)
+	tracked, ok := s.track(guarded, guarded)
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	if s.local == "" {
+		guarded.Enter(s.callers)
+		return tracked, nil
+	}
+	guarded.Enter(s.strangers)
+	return tracked, c.SetReadDeadline(time.Now().Add(s.patience))
 }
 
 // Close closes the listener and all connections.
@@ -136,62 +147,63 @@ func (s *stream) drain() []*conn {
 	return all
 }
 
-// track notes c, or closes it if there is no room for it.
-func (s *stream) track(c net.Conn, accepted bool) (*conn, bool) {
+// track notes c, or closes it where all is closed. guarded is c if it came from outside.
+func (s *stream) track(c net.Conn, guarded *conncap.Conn) (*conn, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || accepted && !s.room(c) {
+	if s.closed {
 		_ = c.Close()
 		return nil, false
 	}
-	tracked := &conn{Conn: c, of: s, accepted: accepted}
+	tracked := &conn{Conn: c, of: s, guarded: guarded}
 	s.conns[tracked] = struct{}{}
-	if accepted {
-		s.accepted++
-	}
 	return tracked, true
 }
 
-// room tells whether one more connection from outside may be open. It says so once when there is none any more.
-func (s *stream) room(c net.Conn) bool {
-	full := s.accepted >= s.max
-	if full && !s.full {
-		s.log.Warn("too many connections to the raft port: more are turned away", "open", s.accepted, "from", c.RemoteAddr().String())
+// crowded tells the log, once in a while, that connections have to go.
+func (s *stream) crowded(victim net.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.told) < 10*time.Second {
+		return
 	}
-	s.full = full
-	return !full
+	s.told = time.Now()
+	s.log.Warn("too many connections to the raft port: those that were silent for the longest are closed", "from", victim.String())
 }
 
 func (s *stream) forget(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.conns[c]; !ok {
-		return
-	}
 	delete(s.conns, c)
-	if c.accepted {
-		s.accepted--
-	}
 }
 
 type conn struct {
 	net.Conn
-	of       *stream
-	accepted bool
-	greeted  bool // of the one goroutine that reads
+	of      *stream
+	guarded *conncap.Conn // nil for one that this node opened
+	greeted bool          // of the one goroutine that reads
 }
 
 // Read looks at the greeting of a connection from outside first.
 func (c *conn) Read(b []byte) (int, error) {
-	if c.accepted && c.of.local != "" && !c.greeted {
-		if err := readGreeting(c.Conn, c.of.local); err != nil {
+	if c.guarded != nil && c.of.local != "" && !c.greeted {
+		if err := c.readGreeting(); err != nil {
 			c.of.log.Debug("a connection to the raft port is closed", "error", err)
 			_ = c.Close()
 			return 0, io.EOF
 		}
-		c.greeted = true
 	}
 	return c.Conn.Read(b)
+}
+
+// readGreeting lets a stranger in who says for whom it is.
+func (c *conn) readGreeting() error {
+	if err := readGreeting(c.Conn, c.of.local); err != nil {
+		return err
+	}
+	c.greeted = true
+	c.guarded.Enter(c.of.callers)
+	return c.SetReadDeadline(time.Time{})
 }
 
 func (c *conn) Close() error {

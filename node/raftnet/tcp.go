@@ -41,8 +41,9 @@ type TCPConfig struct {
 	// Timeout bounds connecting, and each request with its answer; DefaultTimeout if zero. A follower's fsync
 	// falls into it. For snapshots it grows by itself with each 256 KiB.
 	Timeout time.Duration
-	// MaxConns is how many connections from outside are open at a time, DefaultMaxConns if zero; those above it
-	// are closed at once.
+	// MaxConns is how many connections from outside are open at a time, DefaultMaxConns if zero: a quarter for those that
+	// have not said yet for whom they are, which they have to within Timeout, the rest for the others. For each one too
+	// many, the one of its kind that was silent for the longest is closed.
 	MaxConns int
 	// Elsewhere gives another HOST:PORT at which to try a node that cannot be reached where it should be; empty for
 	// none. It may be nil.

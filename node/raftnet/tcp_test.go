@@ -60,24 +60,43 @@ func TestTCPCloseEndsConnections(t *testing.T) {
 	expectEnd(t, c)
 }
 
+// Whoever holds connections to the port shuts no member out, and cannot hold them for long.
 func TestTCPBoundsConnections(t *testing.T) {
-	trans := onLoopback(t, func(c *TCPConfig) { c.MaxConns = 1 })
-	peer := onLoopback(t, nil)
-	ask := func() error {
+	trans := onLoopback(t, func(c *TCPConfig) { c.MaxConns, c.LocalID = 8, "n" })
+	ask := func(peer *Transport) error {
 		return peer.AppendEntries("n", trans.LocalAddr(), &raft.AppendEntriesRequest{Term: 1}, new(raft.AppendEntriesResponse))
 	}
-	if err := ask(); err != nil { // its connection stays in the pool
+	old := onLoopback(t, func(c *TCPConfig) { c.LocalID = "old" })
+	if err := ask(old); err != nil { // its connection stays in the pool
 		t.Fatal(err)
 	}
+	var strangers []net.Conn
+	for range 10 {
+		stranger, err := net.Dial("tcp", string(trans.LocalAddr()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stranger.Close() //nolint:revive // all of them at the end
+		strangers = append(strangers, stranger)
+	}
+	for _, stranger := range strangers[:8] {
+		expectEnd(t, stranger)
+	}
+	for _, peer := range []*Transport{old, onLoopback(t, func(c *TCPConfig) { c.LocalID = "young" })} {
+		if err := ask(peer); err != nil {
+			t.Errorf("a member's connection: %v", err)
+		}
+	}
+}
+
+func TestTCPWaitsForNoStranger(t *testing.T) {
+	trans := onLoopback(t, func(c *TCPConfig) { c.LocalID, c.Timeout = "n", 50*time.Millisecond })
 	stranger, err := net.Dial("tcp", string(trans.LocalAddr()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stranger.Close()
 	expectEnd(t, stranger)
-	if err := ask(); err != nil {
-		t.Errorf("a member's connection: %v", err)
-	}
 }
 
 // expectEnd waits until the other side has closed c.

@@ -16,7 +16,7 @@ type layer struct {
 }
 
 var (
-	leaves    = []string{"internal/fault", "internal/secret", "internal/subject"}
+	leaves    = []string{"internal/conncap", "internal/fault", "internal/secret", "internal/subject"}
 	nodeRooms = []string{
 		"node/clock", "node/freshness", "node/membership", "node/propose", "node/raftstore", "node/raftnet", "node/rotation",
 		"node/tokens",
