@@ -173,3 +173,23 @@ func TestBulkRequestsTakeTurns(t *testing.T) {
 		}
 	})
 }
+
+// Who asks for the metrics and does not read them does not keep them from who does.
+func TestUnreadMetricsHoldNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, p := serveInBubble(t, 0, nil)
+		greedy := speakFrames(t, p.dial("stranger"))
+		for range 20 {
+			greedy.get(t, "/metrics")
+		}
+		synctest.Wait()
+		res, err := over(t, p, "prometheus", false).Get(s.url + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			t.Errorf("meanwhile, another scrape gets %s", res.Status)
+		}
+	})
+}

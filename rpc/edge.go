@@ -159,12 +159,8 @@ func (e *edge) unreached(r *http.Request, c *call, known bool, code string) {
 			slog.String("request_id", c.id), slog.String("source", host(r.RemoteAddr)))
 		return
 	}
-	level := slog.LevelInfo
-	if code == connect.CodeUnavailable.String() {
-		level = slog.LevelDebug // there are many, and crowded says so
-	}
 	e.metrics.requests.WithLabelValues(r.URL.Path, code).Inc()
-	e.log.LogAttrs(r.Context(), level, "request refused unread",
+	e.log.LogAttrs(r.Context(), slog.LevelDebug, "request refused unread",
 		slog.String("procedure", r.URL.Path), slog.String("code", code),
 		slog.String("request_id", c.id), slog.String("source", host(r.RemoteAddr)))
 }

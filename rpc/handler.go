@@ -22,7 +22,7 @@ func NewHandler(cfg Config) http.Handler {
 	}
 	cfg = cfg.withDefaults()
 	metrics := newMetrics(cfg.Registerer)
-	guard := &guard{log: cfg.Logger, metrics: metrics, maxTimeout: cfg.MaxTimeout}
+	guard := &guard{log: cfg.Logger, metrics: metrics, maxTimeout: cfg.MaxTimeout, warnings: perSecond{most: maxWarnings}}
 	services := http.NewServeMux()
 	opts := options(guard)
 	services.Handle(keyquorumv1connect.NewTokenServiceHandler(tokenService{cfg.Node}, opts))

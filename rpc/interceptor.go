@@ -18,6 +18,7 @@ type guard struct {
 	log        *slog.Logger
 	metrics    *metrics
 	maxTimeout time.Duration
+	warnings   perSecond
 }
 
 func (g *guard) wrap(next connect.UnaryFunc) connect.UnaryFunc {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -26,6 +27,9 @@ func (g *guard) logDone(ctx context.Context, req connect.AnyRequest, c *call, to
 
 func (g *guard) logFailure(ctx context.Context, req connect.AnyRequest, c *call, took time.Duration, wire *connect.Error, cause error) {
 	level := levelOf(wire.Code(), isPeer(req.Spec().Procedure))
+	if level == slog.LevelWarn && !g.warnings.allow() {
+		level = slog.LevelDebug
+	}
 	if !g.log.Enabled(ctx, level) {
 		return
 	}
@@ -40,6 +44,23 @@ func (g *guard) logFailure(ctx context.Context, req connect.AnyRequest, c *call,
 		attrs = append(attrs, slog.String("stack", string(panicked.stack)))
 	}
 	g.log.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// perSecond bounds how often something is done, whoever asks for it. It has no lock.
+type perSecond struct {
+	most    int64
+	second  atomic.Int64
+	counted atomic.Int64
+}
+
+// maxWarnings bounds the warnings of requests: who makes a node fail again and again must not fill its disk.
+const maxWarnings = 20
+
+func (p *perSecond) allow() bool {
+	if now := time.Now().Unix(); p.second.Swap(now) != now {
+		p.counted.Store(0)
+	}
+	return p.counted.Add(1) <= p.most
 }
 
 func attributes(req connect.AnyRequest, c *call, took time.Duration, code string) []slog.Attr {

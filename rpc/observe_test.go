@@ -11,6 +11,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
@@ -372,4 +374,27 @@ func BenchmarkRPC(b *testing.B) {
 			s.node.mu.Unlock()
 		})
 	}
+}
+
+// Whoever makes a node fail again and again does not fill its disk.
+func TestWarningsOfRequestsAreFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, p := serveInBubble(t, 0, nil)
+		s.node.fail = fault.ErrBehind
+		client := keyquorumv1connect.NewTokenServiceClient(over(t, p, "a", true), s.url)
+		for range 100 {
+			if _, err := client.Verify(t.Context(), connect.NewRequest(&v1.VerifyRequest{Token: "x"})); err == nil {
+				t.Fatal("no failure")
+			}
+		}
+		if got := strings.Count(s.logs.String(), `"level":"WARN"`); got == 0 || got > 20 {
+			t.Errorf("%d warnings of 100 failures within a second", got)
+		}
+		time.Sleep(time.Second)
+		before := strings.Count(s.logs.String(), `"level":"WARN"`)
+		_, _ = client.Verify(t.Context(), connect.NewRequest(&v1.VerifyRequest{Token: "x"}))
+		if strings.Count(s.logs.String(), `"level":"WARN"`) != before+1 {
+			t.Error("a second later, a failure is no warning any more")
+		}
+	})
 }

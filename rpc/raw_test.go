@@ -142,15 +142,27 @@ func (f *frames) send(t *testing.T, kind, flags byte, stream uint32, payload []b
 // begin sends a request's headers.
 func (f *frames) begin(t *testing.T, path string) {
 	t.Helper()
+	f.headers(t, http.MethodPost, path, endHeaders)
+}
+
+// get sends a whole request.
+func (f *frames) get(t *testing.T, path string) {
+	t.Helper()
+	f.headers(t, http.MethodGet, path, endHeaders|endStream)
+	f.stream += 2
+}
+
+func (f *frames) headers(t *testing.T, method, path string, flags byte) {
+	t.Helper()
 	var block []byte
 	for _, h := range [][2]string{
-		{":method", "POST"}, {":scheme", "http"}, {":authority", "node"}, {":path", path}, {"content-type", "application/json"},
+		{":method", method}, {":scheme", "http"}, {":authority", "node"}, {":path", path}, {"content-type", "application/json"},
 	} {
 		block = append(block, 0, byte(len(h[0])))
 		block = append(append(block, h[0]...), byte(len(h[1])))
 		block = append(block, h[1]...)
 	}
-	f.send(t, headersFrame, endHeaders, f.stream, block)
+	f.send(t, headersFrame, flags, f.stream, block)
 }
 
 // post sends a whole request.

@@ -50,6 +50,9 @@ func (s *Snapshots) prepare() error {
 	if err := checkFolder(s.path); err != nil {
 		return err
 	}
+	if err := os.Chmod(s.path, 0o700); err != nil { // the files in it have the modes that raft gives them
+		return err
+	}
 	left, err := filepath.Glob(filepath.Join(s.path, "*"+tmpSuffix))
 	for _, dir := range left {
 		err = errors.Join(err, os.RemoveAll(dir))
