@@ -35,7 +35,8 @@ type Timing struct {
 	// Heartbeat is how long a follower waits for its leader before it stands itself, and then for votes; 500 ms. It must leave
 	// time for a follower's fsync, since heartbeats wait for it.
 	Heartbeat time.Duration
-	// Lease is how long a leader goes on without hearing from a majority; half of Heartbeat.
+	// Lease is how long a leader goes on without hearing from a majority; as Heartbeat. Nothing is committed without one in
+	// any case, and a machine that is short of processor time should not depose its leader.
 	Lease time.Duration
 	// Stable is how long a new member must have kept up before it becomes a voter; 2 s.
 	Stable time.Duration
@@ -50,7 +51,7 @@ func (t Timing) withDefaults() Timing {
 		}
 	}
 	set(&t.Heartbeat, 500*time.Millisecond)
-	set(&t.Lease, t.Heartbeat/2)
+	set(&t.Lease, t.Heartbeat)
 	set(&t.Stable, 2*time.Second)
 	set(&t.Drain, 10*time.Second)
 	return t

@@ -134,22 +134,20 @@ func (m *Manager) twin(ctx context.Context, member fsm.Member, process []byte) b
 	return err == nil && who == member.ID && len(other) > 0 && !bytes.Equal(other, process)
 }
 
-// place puts a member into Raft's configuration, or gives it a new address there, with the suffrage that it has.
+// place puts a member into Raft's configuration, as a non-voter. Whoever is in it stays as it is: where a member is now,
+// its record says, and an address that changes under way is a data race in hashicorp/raft 1.8.0 (updateLastAppended
+// reads the peer without its lock; ran).
 func (m *Manager) place(ctx context.Context, member fsm.Member) error {
 	servers, err := m.servers()
 	if err != nil {
 		return err
 	}
 	id := raft.ServerID(member.ID)
-	address := raftnet.Address(id, raft.ServerAddress(member.RaftAddress))
-	change := m.cfg.Raft.AddNonvoter
-	switch current, in := find(servers, id); {
-	case in && current.Address == address:
+	if _, in := find(servers, id); in {
 		return nil
-	case in && current.Suffrage == raft.Voter:
-		change = m.cfg.Raft.AddVoter
 	}
-	if err := m.await(ctx, change(id, address, 0, m.cfg.Timeout)); err != nil {
+	address := raftnet.Address(id, raft.ServerAddress(member.RaftAddress))
+	if err := m.await(ctx, m.cfg.Raft.AddNonvoter(id, address, 0, m.cfg.Timeout)); err != nil {
 		return fmt.Errorf("add %s to the raft configuration: %w", member.Name, err)
 	}
 	return nil

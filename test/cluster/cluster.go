@@ -131,6 +131,8 @@ func (c *Cluster) Prepare() *Member {
 
 // Empty gives a stopped member new stores, and so a new identity.
 func (c *Cluster) Empty(m *Member) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	m.UUID = uuid.NewString()
 	m.Logs, m.Snapshots = raft.NewInmemStore(), raft.NewInmemSnapshotStore()
 }
@@ -185,7 +187,9 @@ type discovery struct {
 
 func (d discovery) Peers() []string {
 	var addresses []string
-	for _, m := range d.c.Members() {
+	d.c.mu.Lock()
+	defer d.c.mu.Unlock()
+	for _, m := range d.c.members {
 		if m != d.self {
 			addresses = append(addresses, m.Host+":7400")
 		}
@@ -194,8 +198,10 @@ func (d discovery) Peers() []string {
 }
 
 func (d discovery) RaftAddress(id string) (string, bool) {
-	for _, m := range d.c.Running() {
-		if m.UUID == id {
+	d.c.mu.Lock()
+	defer d.c.mu.Unlock()
+	for _, m := range d.c.members {
+		if m.stop != nil && m.UUID == id {
 			return m.Host + ":7401", true
 		}
 	}
@@ -286,7 +292,9 @@ func (m *Member) Ended() error {
 	m.cluster.t.Helper()
 	select {
 	case err := <-m.done:
+		m.cluster.mu.Lock()
 		m.stop = nil
+		m.cluster.mu.Unlock()
 		m.cluster.Net.Stop(m.Host)
 		return err
 	case <-time.After(Patience):

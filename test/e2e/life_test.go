@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"errors"
 	"context"
 	"fmt"
 	"os"
@@ -28,13 +29,23 @@ func write(t *testing.T, l *e2e.Ledger, api *client.Client, users string, count 
 		if i%3 != 0 {
 			continue
 		}
-		if err := l.Revoke(t.Context(), api, subject); err != nil {
-			t.Fatal(err)
-		}
+		revoke(t, l, api, subject)
 		if err := l.Issue(t.Context(), api, subject, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// revoke asks until it is done, as a caller does to whom nobody could say so: there was no leader, or it fell.
+func revoke(t *testing.T, l *e2e.Ledger, api *client.Client, subject string) {
+	t.Helper()
+	e2e.Await(t, "a revocation", func() bool {
+		err := l.Revoke(t.Context(), api, subject)
+		if err != nil && !errors.Is(err, client.ErrUnavailable) && !errors.Is(err, client.ErrOutcomeUnknown) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 }
 
 func TestAKilledLeaderIsReplacedAndComesBack(t *testing.T) {
