@@ -15,8 +15,11 @@ const DefaultPort = "7400"
 
 // ParseAddress turns the ways of writing a node's address into its URL. HOST:PORT, and HOST with the default
 // port, are spoken to in plain HTTP; an IPv6 host with a port goes in brackets. An http or https URL has a host
-// and, if it likes, a port, and nothing else.
+// and, if it likes, a port, and nothing else. Its errors do not repeat a user name and password.
 func ParseAddress(s string) (string, error) {
+	if i := strings.LastIndexByte(s, '@'); i >= 0 {
+		return "", fmt.Errorf("address at %q: no user name and no @ has a place in it", s[i+1:])
+	}
 	if strings.Contains(s, "://") {
 		return parseURL(s)
 	}
@@ -30,8 +33,6 @@ func parseURL(s string) (string, error) {
 		return "", fmt.Errorf("address %q is not a URL: %w", s, errors.Unwrap(err))
 	case u.Scheme != "http" && u.Scheme != "https":
 		return "", fmt.Errorf("address %q: the scheme must be http or https", s)
-	case u.User != nil:
-		return "", fmt.Errorf("address at %s: a user name has no place in it", u.Host)
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 		return "", fmt.Errorf("address %q: nothing may follow the host and port", s)
 	}

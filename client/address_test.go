@@ -45,9 +45,14 @@ func TestBadAddressesAreNamedAllAtOnce(t *testing.T) {
 }
 
 func TestAPasswordInAnAddressIsNotRepeated(t *testing.T) {
-	_, err := client.ParseAddress("http://admin:hunter2@host:7400")
-	if err == nil || strings.Contains(err.Error(), "hunter2") {
-		t.Error(err)
+	for _, address := range []string{
+		"http://admin:hunter2@host:7400", "http://admin:hunter2@host:port", "https://admin:hunter2@host/%zz", "ftp://admin:hunter2@host",
+		"http://admin:hunter2/@host", "http://admin:hunter2%@host", "admin:hunter2@host", "admin:hunter2@host:7400", "admin:@hunter2@host",
+	} {
+		_, err := client.ParseAddress(address)
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "host") {
+			t.Errorf("%s: %v", address, err)
+		}
 	}
 }
 
