@@ -36,7 +36,7 @@ type Refusal struct {
 	Status int
 	// Challenge is the WWW-Authenticate header (RFC 6750, 3); empty with 503.
 	Challenge string
-	// RetryAfter is when to try again, with 503.
+	// RetryAfter is when to try again, with 503: after a second at least, and a minute at most.
 	RetryAfter time.Duration
 	// Err is what is wrong: an *InvalidTokenError, an *Error, or another.
 	Err error
@@ -68,10 +68,11 @@ func (r *Refusal) setHeaders(h http.Header) {
 // verifiedKey is where the context of a request that was let through has the verified token.
 type verifiedKey struct{}
 
-// FromContext gives the token that Middleware or Interceptor verified; none where it was optional and there was none.
+// FromContext gives the token that Middleware or Interceptor verified, the innermost where there are several; none where it
+// was optional and there was none.
 func FromContext(ctx context.Context) (*Verified, bool) {
-	v, ok := ctx.Value(verifiedKey{}).(*Verified)
-	return v, ok
+	v, _ := ctx.Value(verifiedKey{}).(*Verified)
+	return v, v != nil
 }
 
 // guard decides which requests are let through.
@@ -104,7 +105,7 @@ func (g *guard) admit(ctx context.Context, h http.Header) (context.Context, *Ref
 	token, err := g.credential(h)
 	switch {
 	case errors.Is(err, errNoToken) && g.optional:
-		return ctx, nil
+		return context.WithValue(ctx, verifiedKey{}, (*Verified)(nil)), nil // an outer guard's token is none of this one's
 	case errors.Is(err, errNoToken):
 		return nil, &Refusal{Status: http.StatusUnauthorized, Challenge: "Bearer", Err: err}
 	case err != nil:
@@ -120,10 +121,13 @@ func (g *guard) admit(ctx context.Context, h http.Header) (context.Context, *Ref
 	return context.WithValue(ctx, verifiedKey{}, v), nil
 }
 
+// longestRetryAfter is the most that a caller is told to wait, whatever time a node gave.
+const longestRetryAfter = time.Minute
+
 // retryAfter is when a cluster that could not tell may well be able to.
 func retryAfter(err error) time.Duration {
 	if e, ok := errors.AsType[*Error](err); ok && !e.RetryAt.IsZero() {
-		return max(time.Second, time.Until(e.RetryAt))
+		return min(max(time.Second, time.Until(e.RetryAt)), longestRetryAfter)
 	}
 	return time.Second
 }

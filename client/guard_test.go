@@ -290,12 +290,37 @@ func TestWithNobodyToAskRequestsAreRefusedForNow(t *testing.T) {
 }
 
 func TestANodesTimeToRetryIsPassedOn(t *testing.T) {
-	f := &fake{err: refusal(t, connect.CodeUnavailable, "not now", &v1.RetryAt{Time: timestamp(time.Now().Add(time.Hour))})}
-	req, w := httptest.NewRequest(http.MethodGet, "/", nil), httptest.NewRecorder()
-	req.Header.Set("Authorization", "Bearer e30.e30.e30")
-	newClient(t, f.serve(t)).Middleware()(http.NotFoundHandler()).ServeHTTP(w, req)
-	if got := w.Header().Get("Retry-After"); got != "3600" {
-		t.Errorf("Retry-After: %q", got)
+	for want, at := range map[string]time.Time{
+		"30": time.Now().Add(30 * time.Second),
+		"1":  time.Now().Add(-time.Hour),
+		"60": time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC),
+	} {
+		f := &fake{err: refusal(t, connect.CodeUnavailable, "not now", &v1.RetryAt{Time: timestamp(at)})}
+		req, w := httptest.NewRequest(http.MethodGet, "/", nil), httptest.NewRecorder()
+		req.Header.Set("Authorization", "Bearer e30.e30.e30")
+		newClient(t, f.serve(t)).Middleware()(http.NotFoundHandler()).ServeHTTP(w, req)
+		if got := w.Header().Get("Retry-After"); got != want {
+			t.Errorf("told to wait until %v, Retry-After is %q, want %q", at, got, want)
+		}
+	}
+}
+
+// Who came in by an outer guard, for another audience say, is nobody to an inner one that was shown no token.
+func TestAnInnerGuardDoesNotTakeOverAnOuterOnesToken(t *testing.T) {
+	cluster := clienttest.New(t)
+	outer := cluster.Client().Middleware(client.WithCookie("session"))
+	inner := cluster.Client().Middleware(client.WithOptionalToken())
+	req := httptest.NewRequest(http.MethodGet, "/", nil)
+	req.Header.Set("Cookie", "session="+cluster.Issue("alice", nil))
+	reached := false
+	outer(inner(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		reached = true
+		if v, ok := client.FromContext(req.Context()); ok || v != nil {
+			t.Errorf("the handler was told of %v", v)
+		}
+	}))).ServeHTTP(httptest.NewRecorder(), req)
+	if !reached {
+		t.Error("the request was refused")
 	}
 }
 
