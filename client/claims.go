@@ -9,6 +9,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/structpb"
@@ -32,8 +33,9 @@ func Claims(v any) (*structpb.Struct, error) {
 }
 
 // ParseClaims turns a JSON object into what IssueRequest takes. What could not arrive as it was written fails
-// with ErrInvalidArgument, the field named by its path: an integer beyond ±(2^53−1), a name that comes twice,
-// bytes that are not UTF-8. Lengths and reserved names are for the cluster to judge.
+// with ErrInvalidArgument, the field named by its path: an integer beyond ±(2^53−1), a name that comes twice in an
+// object, also where the two differ in case only, bytes that are not UTF-8. Lengths and reserved names are for the cluster
+// to judge.
 func ParseClaims(data []byte) (*structpb.Struct, error) {
 	if !utf8.Valid(data) {
 		return nil, invalid("Claims", "claims", "are not valid UTF-8")
@@ -96,7 +98,7 @@ func (p claimsParser) value(path string, depth int) (*structpb.Value, error) {
 }
 
 func (p claimsParser) object(path string, depth int) (*structpb.Value, error) {
-	fields := map[string]*structpb.Value{}
+	fields, seen := map[string]*structpb.Value{}, map[string]string{}
 	for p.d.More() {
 		t, err := p.d.Token()
 		if err != nil {
@@ -104,15 +106,31 @@ func (p claimsParser) object(path string, depth int) (*structpb.Value, error) {
 		}
 		name, _ := t.(string)
 		at := path + "." + name
-		if _, twice := fields[name]; twice {
+		one := folded(name)
+		switch other, twice := seen[one]; {
+		case twice && other == name:
 			return nil, invalid("Claims", at, "comes twice")
+		case twice:
+			return nil, invalid("Claims", at, fmt.Sprintf("differs from %q in case only", other))
 		}
+		seen[one] = name
 		if fields[name], err = p.value(at, depth); err != nil {
 			return nil, err
 		}
 	}
 	_, err := p.d.Token()
 	return structpb.NewStructValue(&structpb.Struct{Fields: fields}), err
+}
+
+// folded is the same for all names that strings.EqualFold calls equal, and for no others.
+func folded(name string) string {
+	return strings.Map(func(r rune) rune {
+		least := r
+		for other := unicode.SimpleFold(r); other != r; other = unicode.SimpleFold(other) {
+			least = min(least, other)
+		}
+		return least
+	}, name)
 }
 
 func (p claimsParser) list(path string, depth int) (*structpb.Value, error) {

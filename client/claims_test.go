@@ -33,6 +33,8 @@ func TestClaimsThatWouldChangeOnTheWayAreRefused(t *testing.T) {
 		`{"list":[0,-9007199254740993]}`:      "claims.list[1]",
 		`{"n":1e999}`:                         "claims.n",
 		`{"a":1,"b":{"c":1,"c":2}}`:           "claims.b.c",
+		`{"isAdmin":false,"isadmin":true}`:    "claims.isadmin",
+		`{"l":[{"scope":1,"ſcope":2}]}`:       "claims.l[0].ſcope",
 		`[1]`:                                 "claims",
 		`null`:                                "claims",
 		`"x"`:                                 "claims",

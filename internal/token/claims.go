@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/keyquorum/keyquorum/internal/fault"
@@ -35,9 +37,10 @@ func CheckAudience(field string, audience []string) error {
 	return nil
 }
 
-// CheckClaims tells what is wrong with a caller's own claims: a name that is reserved, a value that is no JSON or
-// that JSON's readers may change, more than MaxDepth levels, or more than MaxClaims bytes of JSON. The error is a
-// *fault.InvalidError that names the path of the first value at fault, as in "claims.list[2].n", or nil.
+// CheckClaims tells what is wrong with a caller's own claims: a name that is reserved, two names of an object that
+// strings.EqualFold takes for one, as many a reader does, a value that is no JSON or that JSON's readers may change, more
+// than MaxDepth levels, or more than MaxClaims bytes of JSON. The error is a *fault.InvalidError that names the path of
+// the first value at fault, as in "claims.list[2].n", or nil.
 //
 // Values are those of encoding/json and structpb: nil, bool, float64, string, []any and map[string]any, and also
 // int and int64.
@@ -101,15 +104,32 @@ func checkObject(members map[string]any, depth int) *flaw {
 	if depth > MaxDepth {
 		return tooDeep()
 	}
+	seen := make(map[string]string, len(members))
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		if !utf8.ValidString(name) {
 			return (&flaw{reason: "its name must be valid UTF-8"}).under(member(name))
 		}
+		one := folded(name)
+		if other, twice := seen[one]; twice {
+			return (&flaw{reason: fmt.Sprintf("differs from %s in case only", member(other))}).under(member(name))
+		}
+		seen[one] = name
 		if f := checkValue(members[name], depth); f != nil {
 			return f.under(member(name))
 		}
 	}
 	return nil
+}
+
+// folded is the same for all names that strings.EqualFold calls equal, and for no others.
+func folded(name string) string {
+	return strings.Map(func(r rune) rune {
+		least := r
+		for other := unicode.SimpleFold(r); other != r; other = unicode.SimpleFold(other) {
+			least = min(least, other)
+		}
+		return least
+	}, name)
 }
 
 func checkArray(elements []any, depth int) *flaw {

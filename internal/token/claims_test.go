@@ -37,6 +37,9 @@ func TestCheckClaimsNamesThePath(t *testing.T) {
 		{object{"SUB": "eve"}, "claims.SUB", `"sub"`},
 		{object{"ſub": "eve"}, `claims["ſub"]`, `"sub"`},
 		{object{"b": math.NaN(), "a": math.NaN(), "c": math.NaN()}, "claims.a", "finite"},
+		{object{"isAdmin": false, "isadmin": true}, "claims.isadmin", ".isAdmin in case"},
+		{object{"o": []any{object{"scope": "read", "ſcope": "write"}}}, `claims.o[0]["ſcope"]`, ".scope in case"},
+		{object{"k": object{"\u212a": 1.0, "k": object{}}}, "claims.k[\"\u212a\"]", ".k in case"}, // the Kelvin sign
 		{object{"x": strings.Repeat("a", token.MaxClaims)}, "claims", "4096"},
 	} {
 		assertInvalid(t, token.CheckClaims("claims", c.claims), c.field, c.word)
@@ -54,7 +57,7 @@ func TestClaimsThatAreFine(t *testing.T) {
 		"near reserved": {"subs": 1.0, "ex": 1.0, "is s": 1.0, "sub ": 1.0, "ısı": 1.0},
 		"nested names":  {"x": object{"sub": 1.0, "EXP": []any{object{"iss": nil}}}},
 		"empty values":  {"a": object{}, "b": []any{}, "c": nil, "d": object(nil), "e": []any(nil)},
-		"case":          {"name": 1.0, "Name": 2.0},
+		"near in case":  {"name": object{"n": 1.0}, "Names": []any{object{"N": 1.0}}, "ı": 1.0, "i": 1.0, "İ": 1.0, "ß": 1.0, "ss": 1.0},
 		"full":          {"x": strings.Repeat("a", token.MaxClaims-len(`{"x":""}`))},
 		"deepest":       nest(token.MaxDepth),
 	} {
@@ -68,6 +71,15 @@ func TestClaimsThatAreFine(t *testing.T) {
 		if got := verdict(t, sign(t, s, key), check(key)); got != token.None {
 			t.Errorf("%s: signed, and then %v", name, got)
 		}
+	}
+}
+
+// Tokens that were issued before such names were refused stay valid.
+func TestATokenWhoseNamesDifferInCaseOnlyVerifies(t *testing.T) {
+	key := newKey(t, 'k')
+	text := raw(t, head, valid().with("name", "1").with("Name", "2").json(), key)
+	if got := verdict(t, text, check(key)); got != token.None {
+		t.Error(got)
 	}
 }
 

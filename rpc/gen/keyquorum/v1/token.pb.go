@@ -106,7 +106,8 @@ type IssueRequest struct {
 	// Whom the token is for (RFC 7519, 4.1.3): at most 16, of 256 bytes each.
 	Audience []string `protobuf:"bytes,3,rep,name=audience,proto3" json:"audience,omitempty"`
 	// The caller's own claims: at most 4 KiB of JSON, 32 levels deep, integers within ±(2^53−1). They cannot
-	// name iss, sub, aud, exp, nbf, iat or jti.
+	// name iss, sub, aud, exp, nbf, iat or jti. No two names of one object may differ in case only, as many readers
+	// of JSON ignore case.
 	Claims        *structpb.Struct `protobuf:"bytes,4,opt,name=claims,proto3" json:"claims,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
