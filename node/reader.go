@@ -87,6 +87,7 @@ func (n *Node) Members(context.Context) (*v1.MembersResponse, error) {
 	_, leader := n.raft.LeaderWithID()
 	return &v1.MembersResponse{
 		Members: memberMessages(view, n.servers(), leader), LeaderId: string(leader), Revision: view.Revision(),
+		ClusterId: view.ClusterID(),
 	}, nil
 }
 

@@ -38,6 +38,21 @@ func role(t *testing.T, c *cluster.Cluster, id string) v1.Member_Role {
 	return v1.Member_ABSENT
 }
 
+func TestEveryMemberNamesItsClusterToThoseWhoAskForTheMembers(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		status, err := c.Leader().Node().Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range c.Members() {
+			if res, err := m.Node().Members(t.Context()); err != nil || res.GetClusterId() == "" || res.GetClusterId() != status.GetClusterId() {
+				t.Errorf("%s names cluster %q, want %q: %v", m.UUID, res.GetClusterId(), status.GetClusterId(), err)
+			}
+		}
+	})
+}
+
 func TestAClusterGrowsToTheWantedNumberOfVoters(t *testing.T) {
 	in(t, func(t *testing.T) {
 		three := uint32(3)
