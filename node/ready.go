@@ -60,7 +60,7 @@ func (n *Node) unfounded() error {
 }
 
 // errUntold keeps an operator from founding a second cluster while the first is only short of members.
-var errUntold = fmt.Errorf("%w: this node was started anew, and too few other members are up yet", fault.ErrNoLeader)
+var errUntold = fmt.Errorf("%w: this node was restarted, and too few of the other members have been heard yet", fault.ErrNoLeader)
 
 // errNoCluster tells a node that waits for its cluster what may be missing.
 var errNoCluster = fmt.Errorf("%w: run \"keyquorum cluster init\" at one node, once, or see that this one finds the others", fault.ErrNotFounded)

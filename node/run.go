@@ -138,6 +138,9 @@ func (n *Node) close() error {
 
 // checkKeyring ends a node that turns out not to hold the cluster's keyring.
 func (n *Node) checkKeyring(ctx context.Context) error {
+	if len(n.servers()) == 0 {
+		n.log.Info("this node is in no cluster yet: it waits for one to be founded, or for the others to take it in")
+	}
 	view, err := n.fsm.Wait(ctx, isFounded)
 	if err != nil {
 		return nil //nolint:nilerr // the node ends before it belongs to a cluster

@@ -123,6 +123,9 @@ func (w *localWriter) TransferLeadership(ctx context.Context, _ rpc.Caller, req 
 	if err != nil {
 		return nil, err
 	}
+	if len(w.node.voters()) < 2 {
+		return nil, fault.Invalid("node", "there is no other voter that could lead")
+	}
 	if to == nil || string(to.ID) != w.node.cfg.ID {
 		if err := w.node.handOver(ctx, to); err != nil {
 			return nil, err

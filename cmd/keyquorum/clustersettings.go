@@ -20,7 +20,7 @@ type settingFlags struct {
 	DefaultTTL      *time.Duration `name:"default-ttl" percall:"" placeholder:"15m" help:"How long a token lives that asks for no other time."`
 	MinTTL          *time.Duration `name:"min-ttl" percall:"" placeholder:"1s" help:"The shortest life that a token can ask for."`
 	MaxTTL          *time.Duration `name:"max-ttl" percall:"" placeholder:"24h" help:"The longest life that a token can ask for."`
-	ForgetAfter     *time.Duration `percall:"" placeholder:"720h" help:"Forget users without a live token for this long; 0 for never."`
+	ForgetAfter     *time.Duration `percall:"" placeholder:"720h" help:"Forget users without a live token for this long; 0 for never, which is the default."`
 	MaxRetiringKeys *count         `percall:"" placeholder:"64" help:"Retiring keys that a user can hold."`
 	WantedVoters    *count         `percall:"" placeholder:"5" help:"Voters that the cluster grows to; odd."`
 }

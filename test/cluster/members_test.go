@@ -173,6 +173,9 @@ func TestARemovedMemberDoesNotComeBack(t *testing.T) {
 func TestTheLastVoterStays(t *testing.T) {
 	in(t, func(t *testing.T) {
 		c := cluster.New(t, 1, cluster.Options{})
+		if _, err := c.Leader().Node().TransferLeadership(t.Context(), cluster.Caller, &v1.TransferLeadershipRequest{}); !isInvalid(err, "node") {
+			t.Errorf("leadership is handed to nobody: %v", err)
+		}
 		if _, err := c.Leader().Node().Remove(t.Context(), cluster.Caller, &v1.RemoveRequest{Node: "n1"}); !errors.Is(err, fault.ErrLastVoter) {
 			t.Errorf("got %v", err)
 		}
