@@ -68,7 +68,7 @@ func (c *Client) settle(ctx context.Context, op operation, n *node, took time.Du
 	if c.inOrder || err == nil || did == well {
 		return
 	}
-	if did == failed || err.kind == ErrUnavailable {
+	if did != unjudged || err.kind == ErrUnavailable {
 		c.leader.CompareAndSwap(n, nil)
 		if op.kind != probing { // who looks the members up goes on by itself
 			c.suspect()
@@ -90,6 +90,8 @@ func (c *Client) judge(ctx context.Context, k kind, n *node, took time.Duration,
 		return well
 	case err.Node == "" || errors.Is(ctx.Err(), context.Canceled):
 		return unjudged
+	case errors.Is(err, errForeign):
+		return foreign
 	case err.timedOut():
 		if took >= max(hasty, patience*n.expected(k, time.Now())) {
 			return failed

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -51,6 +52,108 @@ func TestAFailureHasTheMembersLookedUpAtOnce(t *testing.T) {
 			t.Errorf("half a second after a failure it knows %v", got)
 		}
 	})
+}
+
+// What has the address of a node that was stopped may answer, and name itself alone.
+func TestOneAnswerDoesNotTakeTheOtherNodesAway(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		c := f.clientOf(f.nodes)
+		stop := f.load(c)
+		rest(2 * time.Second)
+		f.nodes[1].believe(f.nodes[1].alone(""))
+		want := []string{"http://n1:7400", "http://n2:7400", "http://n3:7400"}
+		for range 120 {
+			rest(time.Second)
+			if got := c.Addresses(); !slices.Equal(got, want) {
+				t.Fatalf("it knows %v, want %v", got, want)
+			}
+			for _, n := range f.nodes {
+				if n.took() == 0 {
+					t.Fatalf("%s was not asked any more", n.host)
+				}
+			}
+		}
+		stop()
+	})
+}
+
+// A client that was told of a stranger alone is told better by the addresses that it was given.
+func TestTheSeedsAreAskedForTheMembersToo(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		f.enlist(f.nodes[2])
+		c := f.client()
+		verify(t, c)
+		rest(time.Second)
+		f.enlist(f.nodes[0], f.nodes[1])
+		f.nodes[2].believe(f.nodes[2].alone(""))
+		stop := f.load(c)
+		rest(20 * time.Second)
+		stop()
+		if got := c.Addresses(); !slices.Equal(got, []string{"http://n1:7400", "http://n2:7400"}) {
+			t.Errorf("it knows %v", got)
+		}
+	})
+}
+
+func TestANodeOfAnotherClusterIsNotAskedUntilItIsBack(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		f.members.ClusterId = "c-1"
+		c := f.clientOf(f.nodes)
+		stop := f.load(c)
+		rest(2 * time.Second)
+		f.nodes[1].believe(f.nodes[1].alone("c-2"))
+		rest(40 * time.Second)
+		f.forgetCounts()
+		rest(30 * time.Second)
+		if n := f.nodes[1].took(); n > 3 {
+			t.Errorf("another cluster's node was asked %d times", n)
+		}
+		f.nodes[1].believe(nil)
+		rest(40 * time.Second)
+		f.forgetCounts()
+		rest(10 * time.Second)
+		stop()
+		if mine, other := f.nodes[1].took(), f.nodes[0].took(); mine*3 < other {
+			t.Errorf("the node that came back was asked %d times, another %d times", mine, other)
+		}
+	})
+}
+
+func TestAnAnswerThatNamesNoClusterIsNotBelievedOnceOneIsKnown(t *testing.T) {
+	sail(t, 2, func(t *testing.T, f *fleet) {
+		f.members.ClusterId = "c-1"
+		c := f.clientOf(f.nodes[:1])
+		verify(t, c)
+		rest(time.Second)
+		f.enlist(f.nodes[0], f.launch("n3"))
+		rest(20 * time.Second)
+		if got := c.Addresses(); slices.Contains(got, "http://n3:7400") {
+			t.Errorf("it knows %v", got)
+		}
+	})
+}
+
+func TestOnlySoManyMembersAreBelieved(t *testing.T) {
+	for _, c := range []struct{ members, text, believed int }{
+		{256, 200, 256}, {257, 200, 0}, {20000, 200, 0}, {256, 8 << 10, 0},
+	} {
+		sail(t, 1, func(t *testing.T, f *fleet) {
+			lore, text := &v1.MembersResponse{LeaderId: "id-0"}, strings.Repeat("x", 200)
+			for i := range c.members {
+				lore.Members = append(lore.Members, &v1.Member{
+					NodeId: fmt.Sprintf("id-%d", i), RpcAddress: fmt.Sprintf("%s-%d:1", text, i), RaftAddress: text, Region: text,
+					Name: strings.Repeat("x", c.text), Role: v1.Member_VOTER,
+				})
+			}
+			f.nodes[0].believe(lore)
+			app := f.client()
+			verify(t, app)
+			rest(time.Second)
+			if got := len(app.Addresses()) - 1; got != c.believed {
+				t.Errorf("of %d members with names of %d bytes it knows %d, want %d", c.members, c.text, got, c.believed)
+			}
+		})
+	}
 }
 
 func TestAMemberThatIsNotInTheClusterIsNotAsked(t *testing.T) {

@@ -36,6 +36,10 @@ type Client struct {
 	roster atomic.Pointer[roster]
 	// leader is the node that took writes when a node was last asked; nil if none is known.
 	leader atomic.Pointer[node]
+	// clusterID is that of the first answer about the members that was believed; nil before. What others say is not.
+	clusterID atomic.Pointer[string]
+	// turn counts the look-ups of the members.
+	turn   int
 	budget budget
 	// reads has what the time to a hedge comes from.
 	reads      quantile

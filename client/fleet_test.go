@@ -36,6 +36,8 @@ type ship struct {
 	host   string
 	region string
 	fleet  *fleet
+	// lore is what it says of the members, where that is not what the others say.
+	lore   *v1.MembersResponse
 	server *http.Server
 	seen   sync.Map // of *atomic.Int32, by procedure
 }
@@ -98,7 +100,24 @@ func (s *ship) start() {
 func (s *ship) tellMembers(context.Context, *connect.Request[v1.MembersRequest]) (*connect.Response[v1.MembersResponse], error) {
 	s.fleet.mu.Lock()
 	defer s.fleet.mu.Unlock()
+	if s.lore != nil {
+		return connect.NewResponse(s.lore), nil
+	}
 	return connect.NewResponse(s.fleet.members), nil
+}
+
+// believe has the node say of the members what nobody else says; nil ends that.
+func (s *ship) believe(lore *v1.MembersResponse) {
+	s.fleet.mu.Lock()
+	defer s.fleet.mu.Unlock()
+	s.lore = lore
+}
+
+// alone is what a cluster of the node alone is like.
+func (s *ship) alone(clusterID string) *v1.MembersResponse {
+	return &v1.MembersResponse{ClusterId: clusterID, LeaderId: s.host, Members: []*v1.Member{
+		{NodeId: s.host, RpcAddress: s.address(), Role: v1.Member_VOTER},
+	}}
 }
 
 // kill ends the node as a killed process ends.

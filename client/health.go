@@ -22,6 +22,8 @@ const (
 	unjudged conduct = iota
 	well
 	failed
+	// foreign is to be another cluster's.
+	foreign
 )
 
 // health is what has been seen of a node.
@@ -35,6 +37,10 @@ type health struct {
 	// ejected nodes are asked when nobody else is left, and once, as a trial, when until has come.
 	ejected, onTrial bool
 	until            time.Time
+	// answered is when an answer last came.
+	answered time.Time
+	// stranger says that it was another cluster's when it was last asked: its other answers count for nothing.
+	stranger bool
 	// probed says that somebody looks after its coming back.
 	probed bool
 }
@@ -84,7 +90,15 @@ func (h *health) end(k kind, did conduct, took time.Duration) (probe bool) {
 	}
 	switch did {
 	case well:
-		h.praise(k)
+		h.answered = now
+		h.stranger = h.stranger && k != probing
+		if !h.stranger {
+			h.praise(k)
+		}
+	case foreign:
+		h.stranger = true
+		h.strikes = max(h.strikes, maxStrikes-1)
+		h.strike(now)
 	case failed:
 		h.strike(now)
 	case unjudged:
@@ -116,6 +130,13 @@ func (h *health) praise(k kind) {
 		h.strikes = maxStrikes - 1
 	}
 	h.ejected = false
+}
+
+// thrives tells whether the node has answered recently, and not failed since.
+func (h *health) thrives(now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !h.ejected && h.strikes == 0 && !h.answered.IsZero() && now.Sub(h.answered) < recently
 }
 
 // awaitRelease gives the end of an ejection to who sees to it. Where there is none, that one is done.

@@ -3,7 +3,10 @@ package client
 import (
 	"net"
 	"net/http"
+	"slices"
 	"time"
+
+	"connectrpc.com/connect"
 
 	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1/keyquorumv1connect"
 )
@@ -24,6 +27,8 @@ type node struct {
 	tokens  keyquorumv1connect.TokenServiceClient
 	keys    keyquorumv1connect.KeyServiceClient
 	cluster keyquorumv1connect.ClusterServiceClient
+	// members is cluster for what the client asks by itself, of whoever has the address: its answers are short.
+	members keyquorumv1connect.ClusterServiceClient
 
 	health
 }
@@ -34,6 +39,8 @@ func (c *Client) newNode(address string) *node {
 		tokens:  keyquorumv1connect.NewTokenServiceClient(c.http, address, c.options...),
 		keys:    keyquorumv1connect.NewKeyServiceClient(c.http, address, c.options...),
 		cluster: keyquorumv1connect.NewClusterServiceClient(c.http, address, c.options...),
+		members: keyquorumv1connect.NewClusterServiceClient(c.http, address,
+			append(slices.Clip(c.options), connect.WithReadMaxBytes(maxMembersBytes))...),
 	}
 }
 

@@ -14,6 +14,9 @@ type roster struct {
 	all   []*node
 }
 
+// preferred are the members, and before they are known the addresses that were given.
+func (r *roster) preferred() []*node { return slices.Concat(r.tiers[:min(2, len(r.tiers))]...) }
+
 func newRoster(tiers ...[]*node) *roster {
 	return &roster{tiers: tiers, all: slices.Concat(tiers...)}
 }
