@@ -39,8 +39,6 @@ type health struct {
 	until            time.Time
 	// answered is when an answer last came.
 	answered time.Time
-	// stranger says that it was another cluster's when it was last asked: its other answers count for nothing.
-	stranger bool
 	// probed says that somebody looks after its coming back.
 	probed bool
 }
@@ -91,12 +89,8 @@ func (h *health) end(k kind, did conduct, took time.Duration) (probe bool) {
 	switch did {
 	case well:
 		h.answered = now
-		h.stranger = h.stranger && k != probing
-		if !h.stranger {
-			h.praise(k)
-		}
+		h.praise(k)
 	case foreign:
-		h.stranger = true
 		h.strikes = max(h.strikes, maxStrikes-1)
 		h.strike(now)
 	case failed:
