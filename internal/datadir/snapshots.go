@@ -50,7 +50,8 @@ func (s *Snapshots) prepare() error {
 	if err := checkFolder(s.path); err != nil {
 		return err
 	}
-	if err := os.Chmod(s.path, 0o700); err != nil { // the files in it have the modes that raft gives them
+	// The files in it have the modes that raft gives them.
+	if err := os.Chmod(s.path, 0o700); err != nil { //nolint:gosec // a folder has to be entered
 		return err
 	}
 	left, err := filepath.Glob(filepath.Join(s.path, "*"+tmpSuffix))

@@ -76,7 +76,7 @@ func TestTCPBoundsConnections(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer stranger.Close() //nolint:revive // all of them at the end
+		t.Cleanup(func() { stranger.Close() })
 		strangers = append(strangers, stranger)
 	}
 	for _, stranger := range strangers[:8] {
