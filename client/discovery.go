@@ -228,8 +228,8 @@ func (c *Client) adopt(m *membership) {
 // back. It ends when the node is back, or is not to be asked any more.
 func (c *Client) probe(ctx context.Context, n *node) {
 	for {
-		until, ejected := n.awaitRelease()
-		if !ejected || !pause(ctx, time.Until(until), nil) {
+		until, out := n.awaitRelease()
+		if !out || !pause(ctx, time.Until(until), nil) {
 			return
 		}
 		if !c.knows(n) {

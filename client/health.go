@@ -37,6 +37,8 @@ type health struct {
 	// ejected nodes are asked when nobody else is left, and once, as a trial, when until has come.
 	ejected, onTrial bool
 	until            time.Time
+	// recovered says that an ejected node has answered a probe since: what it lacks is a caller's request that goes well.
+	recovered bool
 	// answered is when an answer last came.
 	answered time.Time
 	// probed says that somebody looks after its coming back.
@@ -98,7 +100,7 @@ func (h *health) end(k kind, did conduct, took time.Duration) (probe bool) {
 	case unjudged:
 	}
 	h.onTrial = false
-	probe = h.ejected && !h.probed
+	probe = h.ejected && !h.recovered && !h.probed
 	h.probed = h.probed || probe
 	return probe
 }
@@ -109,21 +111,22 @@ func (h *health) strike(now time.Time) {
 	if h.strikes < maxStrikes || h.ejected && now.Before(h.until) {
 		return
 	}
-	h.ejected = true
+	h.ejected, h.recovered = true, false
 	h.until = now.Add(jitter(min(firstEjection<<min(h.ejections, 10), longestEjection)))
 	h.ejections++
 }
 
-// praise readmits the node. One that has only answered a probe may still fail requests: the next failure ejects it again,
-// and for longer.
+// praise readmits the node. One that has only answered a probe may still fail requests: it stays on trial, so that
+// however many callers there are, one of them at a time finds out.
 func (h *health) praise(k kind) {
-	switch {
-	case k != probing:
-		h.strikes, h.ejections = 0, 0
-	case h.ejected:
-		h.strikes = maxStrikes - 1
+	if k == probing && h.ejected {
+		h.recovered, h.until = true, time.Time{}
+		return
 	}
-	h.ejected = false
+	if k != probing {
+		h.strikes, h.ejections = 0, 0
+		h.ejected = false
+	}
 }
 
 // thrives tells whether the node has answered recently, and not failed since.
@@ -133,12 +136,12 @@ func (h *health) thrives(now time.Time) bool {
 	return !h.ejected && h.strikes == 0 && !h.answered.IsZero() && now.Sub(h.answered) < recently
 }
 
-// awaitRelease gives the end of an ejection to who sees to it. Where there is none, that one is done.
-func (h *health) awaitRelease() (until time.Time, ejected bool) {
+// awaitRelease gives the end of an ejection to who sees to it. Where there is nothing to see to, that one is done.
+func (h *health) awaitRelease() (until time.Time, out bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.probed = h.ejected
-	return h.until, h.ejected
+	h.probed = h.ejected && !h.recovered
+	return h.until, h.probed
 }
 
 // released gives the end of the latest ejection.
