@@ -25,8 +25,20 @@ func (d *draft) command(c *Command, timed bool) Result {
 	if refusal != nil {
 		r = Result{Err: refusal}
 	}
-	r.Revision = d.revision
+	r.Position, r.Revision = d.position, d.revision
+	if binds(c.Op) {
+		r.Holders = d.holders()
+	}
 	return r
+}
+
+// binds tells whether what op did, or found to be so, is to hold on all nodes.
+func binds(op Op) bool {
+	switch op.(type) {
+	case Tick, Revoke, Delete:
+		return true
+	}
+	return false
 }
 
 // admit refuses what does not depend on any user.
@@ -64,6 +76,9 @@ func (d *draft) op(op Op, r *Result) *Refusal {
 		return d.putMember(op.Member)
 	case RemoveMember:
 		return d.removeMember(op.ID)
+	case ForgetMembers:
+		d.forgetMembers(op.IDs)
+	case Tick:
 	}
 	return nil
 }

@@ -54,6 +54,9 @@ func (c *Command) check() *Refusal {
 		return op.Member.check()
 	case RemoveMember:
 		return checkText("id", op.ID, true)
+	case ForgetMembers:
+		return op.check()
+	case Tick:
 	}
 	return nil
 }
@@ -97,6 +100,15 @@ func (op *UpdateSettings) check() *Refusal {
 		s.DefaultTTL = s.MinTTL
 	}
 	return s.check()
+}
+
+func (op *ForgetMembers) check() *Refusal {
+	for _, id := range op.IDs {
+		if r := checkText("ids", id, true); r != nil {
+			return r
+		}
+	}
+	return nil
 }
 
 func (m *Member) check() *Refusal {

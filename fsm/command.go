@@ -32,7 +32,8 @@ type Origin struct {
 	Node   string
 }
 
-// Op is one of Found, Issue, Rotate, Revoke, Delete, Expire, UpdateSettings, PutMember and RemoveMember.
+// Op is one of Found, Issue, Rotate, Revoke, Delete, Expire, UpdateSettings, PutMember, RemoveMember, Tick and
+// ForgetMembers.
 type Op interface{ op() }
 
 // Candidate is a new key: random bits for its id, and its material, sealed by the proposer.
@@ -104,13 +105,22 @@ type UpdateSettings struct {
 	MaxTTL       *time.Duration
 	MaxRetiring  *int
 	WantedVoters *int
+	LeaderRegion *string
 }
 
 // PutMember makes or replaces a member's record. Once a member was removed, its id has none again.
 type PutMember struct{ Member Member }
 
-// RemoveMember takes the member with the id out for good, whether it has a record or not (yet).
+// RemoveMember takes the member with the id out for good, whether it has a record or not (yet). One that has is a former
+// member until ForgetMembers.
 type RemoveMember struct{ ID string }
+
+// Tick changes nothing: it is for its position. Who has applied it has all that was committed before it was proposed.
+type Tick struct{}
+
+// ForgetMembers ends the counting of former members; ids that are none are passed over. Only a leader that knows that
+// none of them can hold a fresh state any more may propose it.
+type ForgetMembers struct{ IDs []string }
 
 func (Found) op()          {}
 func (Issue) op()          {}
@@ -121,6 +131,8 @@ func (Expire) op()         {}
 func (UpdateSettings) op() {}
 func (PutMember) op()      {}
 func (RemoveMember) op()   {}
+func (Tick) op()           {}
+func (ForgetMembers) op()  {}
 
 // NeedsTime tells whether op is refused in an entry without a time.
 func NeedsTime(op Op) bool {
@@ -135,8 +147,13 @@ func NeedsTime(op Op) bool {
 type Result struct {
 	// Err is a *Refusal, or nil.
 	Err error
+	// Position is the command's in the log: the Raft index of its entry.
+	Position uint64
 	// Revision is that of the state after the command.
 	Revision uint64
+	// Holders may hold the state from before the command as fresh. They are told of a Tick, a Revoke and a Delete, also of
+	// one that was refused.
+	Holders Holders
 	// Key is the subject's active key after Issue, Rotate and Revoke.
 	Key Key
 	// IssuedAt and ExpiresAt are an issued token's times, in whole seconds.
@@ -147,6 +164,20 @@ type Result struct {
 	Settings Settings
 	// Expired tells what an Expire did.
 	Expired Expired
+}
+
+// Holders are the nodes that a state counts as able to hold it, or one before it, as fresh. They are not to be changed.
+type Holders struct {
+	// Members by ID.
+	Members []Member
+	// Former members, which were removed lately, by their sorted ids.
+	Former []string
+}
+
+// Member tells whether the node with the id is a member.
+func (h Holders) Member(id string) bool {
+	_, ok := findMember(h.Members, id)
+	return ok
 }
 
 // Expired counts what one Expire did.

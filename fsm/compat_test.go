@@ -118,6 +118,7 @@ func history(t *testing.T) (log, snapshot []byte) {
 		}})
 	}
 	send(at(0.25), RemoveMember{ID: "00000000-0000-4000-8000-000000000001"})
+	send(at(0.25), RemoveMember{ID: "00000000-0000-4000-8000-000000000002"}, Tick{}, ForgetMembers{IDs: []string{"00000000-0000-4000-8000-000000000002", "nobody"}})
 	send(at(0.5), issue("ada", 60), issue("ada", 90), issue("bob", 0), issue("ünï cødé", 5), Issue{Subject: "no candidate"})
 	send(at(1), Rotate{Subject: "ada", Candidate: *r.cand()}, issue("ada", 120), issue("ada", 30))
 	send(at(2), Rotate{Subject: "ada", Candidate: *r.cand()}, issue("ada", 20))

@@ -114,6 +114,10 @@ func (d *decoder) op(c *logpb.Command) Op {
 		return PutMember{d.member(m.PutMember.Member)}
 	case *logpb.Command_RemoveMember:
 		return RemoveMember{m.RemoveMember.Id}
+	case *logpb.Command_Tick:
+		return Tick{}
+	case *logpb.Command_ForgetMembers:
+		return ForgetMembers{m.ForgetMembers.Ids}
 	}
 	d.fail("it has no operation")
 	return nil
@@ -178,6 +182,8 @@ func (d *decoder) settings(m *logpb.Settings) Settings {
 		MaxTTL:       d.duration(m.MaxTtlMs),
 		MaxRetiring:  d.count(m.MaxRetiring),
 		WantedVoters: d.count(m.WantedVoters),
+		LeaderRegion: m.LeaderRegion,
+		MaxStaleness: d.duration(m.MaxStalenessMs),
 	}
 }
 
@@ -191,6 +197,7 @@ func (d *decoder) updateSettings(m *logpb.UpdateSettings) UpdateSettings {
 		MaxTTL:       optional(m.MaxTtlMs, d.duration),
 		MaxRetiring:  optional(m.MaxRetiring, d.count),
 		WantedVoters: optional(m.WantedVoters, d.count),
+		LeaderRegion: m.LeaderRegion,
 	}
 }
 

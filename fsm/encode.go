@@ -87,6 +87,10 @@ func (c *Command) proto() (*logpb.Command, error) {
 		err = op.into(m)
 	case RemoveMember:
 		m.Op = &logpb.Command_RemoveMember{RemoveMember: &logpb.RemoveMember{Id: op.ID}}
+	case Tick:
+		m.Op = &logpb.Command_Tick{Tick: &logpb.Tick{}}
+	case ForgetMembers:
+		m.Op = &logpb.Command_ForgetMembers{ForgetMembers: &logpb.ForgetMembers{Ids: op.IDs}}
 	default:
 		err = fmt.Errorf("unknown operation %T", c.Op)
 	}
@@ -144,6 +148,7 @@ func (op *UpdateSettings) into(m *logpb.Command) error {
 		MaxTtlMs:      optional(op.MaxTTL, e.millis),
 		MaxRetiring:   optional(op.MaxRetiring, e.count),
 		WantedVoters:  optional(op.WantedVoters, e.count),
+		LeaderRegion:  op.LeaderRegion,
 	}}
 	return e.err
 }
@@ -159,14 +164,16 @@ func optional[A, B any](a *A, convert func(A) B) *B {
 func (s *Settings) proto() (*logpb.Settings, error) {
 	var e encoder
 	m := &logpb.Settings{
-		Mode:          e.mode(s.Mode),
-		ForgetAfterMs: e.millis(s.ForgetAfter),
-		Issuer:        s.Issuer,
-		MinTtlMs:      e.millis(s.MinTTL),
-		DefaultTtlMs:  e.millis(s.DefaultTTL),
-		MaxTtlMs:      e.millis(s.MaxTTL),
-		MaxRetiring:   e.count(s.MaxRetiring),
-		WantedVoters:  e.count(s.WantedVoters),
+		Mode:           e.mode(s.Mode),
+		ForgetAfterMs:  e.millis(s.ForgetAfter),
+		Issuer:         s.Issuer,
+		MinTtlMs:       e.millis(s.MinTTL),
+		DefaultTtlMs:   e.millis(s.DefaultTTL),
+		MaxTtlMs:       e.millis(s.MaxTTL),
+		MaxRetiring:    e.count(s.MaxRetiring),
+		WantedVoters:   e.count(s.WantedVoters),
+		LeaderRegion:   s.LeaderRegion,
+		MaxStalenessMs: e.millis(s.MaxStaleness),
 	}
 	return m, e.err
 }

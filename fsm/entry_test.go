@@ -23,6 +23,7 @@ func everyOp() []Op {
 	s := Settings{
 		Mode: Strict, ForgetAfter: time.Hour, Issuer: "issuer", MinTTL: 2 * time.Second,
 		DefaultTTL: 3 * time.Second, MaxTTL: 4500 * time.Millisecond, MaxRetiring: 5, WantedVoters: 7,
+		LeaderRegion: "eu", MaxStaleness: 6500 * time.Millisecond,
 	}
 	return []Op{
 		Found{ClusterID: "cluster", Settings: s, KeyringCheck: []byte("check")},
@@ -38,6 +39,7 @@ func everyOp() []Op {
 		UpdateSettings{
 			Mode: &s.Mode, ForgetAfter: &s.ForgetAfter, Issuer: &s.Issuer, MinTTL: &s.MinTTL,
 			DefaultTTL: &s.DefaultTTL, MaxTTL: &s.MaxTTL, MaxRetiring: &s.MaxRetiring, WantedVoters: &s.WantedVoters,
+			LeaderRegion: &s.LeaderRegion,
 		},
 		UpdateSettings{ForgetAfter: new(time.Duration(0))},
 		PutMember{Member{
@@ -45,6 +47,8 @@ func everyOp() []Op {
 			Format: 1, Replica: true,
 		}},
 		RemoveMember{ID: "n1"},
+		Tick{},
+		ForgetMembers{IDs: []string{"n1", "n2"}},
 	}
 }
 

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -393,6 +394,34 @@ func TestMembers(t *testing.T) {
 		t.Fatalf("an older view has %v", got)
 	}
 	r.wantRevision(0)
+}
+
+// TestWhoHoldsAState: whoever waits until what it did holds everywhere learns whom to wait for, of its own entry.
+func TestWhoHoldsAState(t *testing.T) {
+	r := newRig(t, nil)
+	for _, id := range []string{"a", "b", "c"} {
+		r.ok(time.Time{}, PutMember{Member{ID: id, Format: 1, Replica: id == "c"}})
+	}
+	r.ok(time.Time{}, RemoveMember{ID: "b"})
+	r.ok(time.Time{}, RemoveMember{ID: "never a member"})
+	refused := r.apply(time.Time{}, Revoke{Subject: "nobody", Candidate: *r.cand()})[0]
+	results := r.apply(time.Time{}, Tick{}, PutMember{Member{ID: "d", Format: 1}}, Delete{Subject: "nobody"}, Rotate{Subject: "nobody", Candidate: *r.cand()})
+	for i, want := range [][]string{{"a", "c"}, {"a", "c"}, nil, {"a", "c", "d"}, nil} {
+		res := append([]Result{refused}, results...)[i]
+		if got := memberIDs(res.Holders.Members); !slices.Equal(got, want) || res.Position == 0 {
+			t.Errorf("%d: members %v at %d, want %v", i, got, res.Position, want)
+		}
+		if want != nil && !slices.Equal(res.Holders.Former, []string{"b"}) {
+			t.Errorf("%d: former members %v", i, res.Holders.Former)
+		}
+	}
+	if !refused.Holders.Member("c") || refused.Holders.Member("b") || results[0].Position != refused.Position+1 {
+		t.Errorf("holders %+v at %d, then at %d", refused.Holders, refused.Position, results[0].Position)
+	}
+	r.ok(time.Time{}, ForgetMembers{IDs: []string{"a", "b"}})
+	if got := r.ok(time.Time{}, Tick{}).Holders; len(got.Former) != 0 || len(got.Members) != 3 || !r.View().Removed("b") {
+		t.Errorf("holders %+v once b was forgotten", got)
+	}
 }
 
 func TestUsersAndPages(t *testing.T) {

@@ -35,8 +35,9 @@ type FSM struct {
 
 var _ raft.BatchingFSM = (*FSM)(nil)
 
-// State is what a Restore replaces as a whole. Whoever needs several things to belong together reads them all
-// from one State.
+// State is a state that only goes forward: it gets younger with each entry, and with each Restore to a later position. A
+// Restore that goes back makes another State. So whoever found out that a State has come to a position reads from that
+// State, and not from whichever there is by then.
 type State struct {
 	view atomic.Pointer[View]
 }
@@ -60,7 +61,7 @@ func New(cfg Config) *FSM {
 	return f
 }
 
-// State gives the state as it is now; a Restore makes another.
+// State gives the state as it is now; a Restore that goes back makes another.
 func (f *FSM) State() *State { return f.state.Load() }
 
 // View gives the newest version of the state.

@@ -117,7 +117,7 @@ func TestFailedRestoreLeavesTheStateAlone(t *testing.T) {
 	r.issue(at(1), "ada", 60) // it goes on
 }
 
-func TestRestoreMakesAnotherState(t *testing.T) {
+func TestARestoreThatGoesBackMakesAnotherState(t *testing.T) {
 	r := newRig(t, nil)
 	b := snapshotOf(t, r.FSM)
 	r.issue(at(0), "ada", 60)
@@ -127,6 +127,20 @@ func TestRestoreMakesAnotherState(t *testing.T) {
 	}
 	if r.State() == old || r.View().UserCount() != 0 || old.View().UserCount() != 1 {
 		t.Fatal("a restore changed the state that readers hold")
+	}
+}
+
+func TestARestoreThatGoesOnKeepsTheState(t *testing.T) {
+	ahead, behind := newRig(t, nil), newRig(t, nil)
+	ahead.issue(at(0), "ada", 60)
+	old := behind.State()
+	for range 2 { // the second time to where it is already
+		if err := restore(behind.FSM, snapshotOf(t, ahead.FSM)); err != nil {
+			t.Fatal(err)
+		}
+		if behind.State() != old || old.View().UserCount() != 1 {
+			t.Fatal("a restore to a later position made another state, or none")
+		}
 	}
 }
 

@@ -27,6 +27,13 @@ func (d *draft) removeMember(id string) *Refusal {
 	d.removed = slices.Insert(slices.Clone(d.removed), at, id)
 	if i, found := findMember(d.members, id); found {
 		d.members = slices.Concat(d.members[:i], d.members[i+1:])
+		at, _ := slices.BinarySearch(d.former, id)
+		d.former = slices.Insert(slices.Clone(d.former), at, id)
 	}
 	return nil
+}
+
+// forgetMembers ends the counting of those former members.
+func (d *draft) forgetMembers(ids []string) {
+	d.former = slices.DeleteFunc(slices.Clone(d.former), func(id string) bool { return slices.Contains(ids, id) })
 }

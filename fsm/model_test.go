@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -14,6 +15,7 @@ type model struct {
 	settings Settings
 	users    map[string]*modelUser
 	members  map[string]bool // whether the id is a member's; false if it was removed
+	former   map[string]bool
 }
 
 type modelUser struct {
@@ -77,6 +79,19 @@ type outcome struct {
 	key     KeyID
 	exp     int64
 	done    Expired
+	// members and former are those that a state binds, where the command is to hold on all nodes.
+	members, former []string
+}
+
+// holders gives the ids of the members, and of the former members.
+func (m *model) holders() (members, former []string) {
+	for id, in := range m.members {
+		if in {
+			members = append(members, id)
+		}
+	}
+	slices.Sort(members)
+	return members, slices.Sorted(maps.Keys(m.former))
 }
 
 func (m *model) apply(op Op, timed bool) outcome {
@@ -123,7 +138,14 @@ func (m *model) apply(op Op, timed bool) outcome {
 		if in, known := m.members[op.ID]; known && !in {
 			return outcome{code: CodeUnknownMember}
 		}
+		if m.members[op.ID] {
+			m.former[op.ID] = true
+		}
 		m.members[op.ID] = false
+	case ForgetMembers:
+		for _, id := range op.IDs {
+			delete(m.former, id)
+		}
 	}
 	return outcome{}
 }

@@ -29,7 +29,7 @@ func newPair(t *rapid.T) *pair {
 	p := &pair{
 		steady: New(Config{}),
 		moved:  New(Config{}),
-		model:  model{settings: DefaultSettings(), users: map[string]*modelUser{}, members: map[string]bool{}},
+		model:  model{settings: DefaultSettings(), users: map[string]*modelUser{}, members: map[string]bool{}, former: map[string]bool{}},
 		wall:   at(0).UnixMilli(),
 	}
 	s := DefaultSettings()
@@ -79,7 +79,12 @@ func (p *pair) Apply(t *rapid.T) {
 		for range rapid.IntRange(1, 4).Draw(t, "commands") {
 			op := p.draw(t)
 			e.Commands = append(e.Commands, Command{Op: op})
-			outs = append(outs, p.model.apply(op, !e.Time.IsZero()))
+			out := p.model.apply(op, !e.Time.IsZero())
+			switch op.(type) {
+			case Tick, Revoke, Delete:
+				out.members, out.former = p.model.holders()
+			}
+			outs = append(outs, out)
 			revs = append(revs, p.model.revision)
 		}
 		entries, want, revisions = append(entries, e), append(want, outs), append(revisions, revs)
@@ -112,7 +117,7 @@ func (p *pair) draw(t *rapid.T) Op {
 	subject := rapid.SampledFrom([]string{"a", "b", "c", "ä", "long subject, so that lengths differ"}).Draw(t, "subject")
 	switch rapid.SampledFrom([]string{
 		"issue", "issue", "issue", "issue", "expire", "expire", "rotate", "rotate",
-		"revoke", "delete", "settings", "member", "remove",
+		"revoke", "delete", "settings", "member", "remove", "tick", "forget members",
 	}).Draw(t, "op") {
 	case "issue":
 		ttl := rapid.SampledFrom([]time.Duration{0, 1, 2, 3, 5, 7, 10, 20, 30, 90000}).Draw(t, "ttl") * time.Second
@@ -136,6 +141,10 @@ func (p *pair) draw(t *rapid.T) Op {
 		return PutMember{Member{ID: subject, Region: rapid.SampledFrom([]string{"eu", "us"}).Draw(t, "region"), Format: 1}}
 	case "remove":
 		return RemoveMember{ID: subject}
+	case "tick":
+		return Tick{}
+	case "forget members":
+		return ForgetMembers{IDs: []string{subject, "nobody"}}
 	default:
 		return p.drawExpire(t, subject)
 	}
@@ -201,9 +210,18 @@ func checkResult(t *rapid.T, op Op, res Result, want outcome, revision uint64) {
 		t.Fatalf("%#v gave key %v, want %v", op, res.Key.ID, want.key)
 	case want.exp != 0 && res.ExpiresAt.UnixMilli() != want.exp:
 		t.Fatalf("%#v expires at %v, want %v", op, res.ExpiresAt, time.UnixMilli(want.exp))
+	case !slices.Equal(memberIDs(res.Holders.Members), want.members) || !slices.Equal(res.Holders.Former, want.former):
+		t.Fatalf("%#v binds %+v, want %v and %v", op, res.Holders, want.members, want.former)
 	case !reflect.DeepEqual(res.Expired, want.done):
 		t.Fatalf("%#v did %+v, want %+v", op, res.Expired, want.done)
 	}
+}
+
+func memberIDs(members []Member) (ids []string) {
+	for _, m := range members {
+		ids = append(ids, m.ID)
+	}
+	return ids
 }
 
 // Move takes one FSM through a snapshot, into itself or into a new one.

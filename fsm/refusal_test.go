@@ -19,6 +19,8 @@ func TestFoundedOnceAndFirst(t *testing.T) {
 		UpdateSettings{},
 		PutMember{Member{ID: "n1", Format: 1}},
 		RemoveMember{ID: "n1"},
+		Tick{},
+		ForgetMembers{},
 	} {
 		r.refused(at(0), op, CodeNotFounded)
 	}
@@ -101,6 +103,7 @@ func TestInvalidFields(t *testing.T) {
 		{PutMember{Member{ID: "n1", RaftAddress: long, Format: 1}}, "raftAddress"},
 		{PutMember{Member{ID: "n1", Version: long, Format: 1}}, "version"},
 		{RemoveMember{}, "id"},
+		{ForgetMembers{IDs: []string{"n1", ""}}, "ids"},
 	} {
 		if refusal := r.refused(at(0), c.op, CodeInvalid); refusal.Field != c.field {
 			t.Errorf("%#v: field %q, want %q", c.op, refusal.Field, c.field)
@@ -186,11 +189,12 @@ func TestUpdateSettingsChangesAllOrNothing(t *testing.T) {
 	}
 	want := Settings{
 		Mode: Strict, ForgetAfter: time.Hour, Issuer: "other", MinTTL: 2 * time.Second, DefaultTTL: 3 * time.Second,
-		MaxTTL: 4 * time.Second, MaxRetiring: 5, WantedVoters: 7,
+		MaxTTL: 4 * time.Second, MaxRetiring: 5, WantedVoters: 7, LeaderRegion: "eu", MaxStaleness: 5 * time.Second,
 	}
 	res := r.ok(at(0), UpdateSettings{
 		Mode: &want.Mode, ForgetAfter: &want.ForgetAfter, Issuer: &want.Issuer, MinTTL: &want.MinTTL,
 		DefaultTTL: &want.DefaultTTL, MaxTTL: &want.MaxTTL, MaxRetiring: &want.MaxRetiring, WantedVoters: &want.WantedVoters,
+		LeaderRegion: &want.LeaderRegion,
 	})
 	if res.Settings != want || r.View().Settings() != want {
 		t.Fatalf("settings %+v", r.View().Settings())

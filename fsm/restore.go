@@ -22,9 +22,19 @@ func (f *FSM) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return err
 	}
-	f.state.Store(newState(v))
+	f.replace(v)
 	f.change.broadcast()
 	return nil
+}
+
+// replace makes v the newest version of the state, if it is no older than the one that is there; otherwise of another
+// State, on which nothing rests that was found out about this one.
+func (f *FSM) replace(v *View) {
+	if state := f.State(); v.position >= state.View().position {
+		state.view.Store(v)
+		return
+	}
+	f.state.Store(newState(v))
 }
 
 // ReadSnapshot reads what WriteSnapshot wrote, up to the end of r, and nothing else. Its error wraps
@@ -94,7 +104,10 @@ func (v *View) setHead(m *logpb.SnapshotHeader) error {
 		return r
 	}
 	v.clusterID, v.settings, v.keyringCheck = found.ClusterID, found.Settings, found.KeyringCheck
-	return v.setRemoved(m.Removed)
+	if err := v.setRemoved(m.Removed); err != nil {
+		return err
+	}
+	return v.setFormer(m.Former)
 }
 
 func (v *View) setRemoved(ids []string) error {
@@ -110,9 +123,22 @@ func (v *View) setRemoved(ids []string) error {
 	return nil
 }
 
+func (v *View) setFormer(ids []string) error {
+	for i, id := range ids {
+		if !v.Removed(id) {
+			return fmt.Errorf("former member %d was not removed", i+1)
+		}
+		if i > 0 && id <= ids[i-1] {
+			return fmt.Errorf("former member %d is out of order", i+1)
+		}
+	}
+	v.former = ids
+	return nil
+}
+
 // unfounded refuses a header that has what only a founded cluster can have.
 func unfounded(m *logpb.SnapshotHeader) error {
-	if m.Revision != 0 || m.Settings != nil || len(m.KeyringCheck) != 0 || len(m.Removed) != 0 || m.Members != 0 || m.Users != 0 {
+	if m.Revision != 0 || m.Settings != nil || len(m.KeyringCheck) != 0 || len(m.Removed) != 0 || len(m.Former) != 0 || m.Members != 0 || m.Users != 0 {
 		return errors.New("it names no cluster")
 	}
 	return nil

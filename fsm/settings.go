@@ -18,6 +18,10 @@ const (
 	MaxRetiringLimit = 1024
 	// MaxWantedVoters is the most voters a cluster can be set to grow to: each commit waits for a majority.
 	MaxWantedVoters = 9
+	// MinStaleness and MaxStalenessLimit bound Settings.MaxStaleness: it takes a few round trips to be fresh at all, and a
+	// revocation in a partition waits for a quarter longer than it.
+	MinStaleness      = time.Second
+	MaxStalenessLimit = 20 * time.Second
 )
 
 // Validate tells the first fault, as a *Refusal whose field is named as in the JSON of requests; nil if the
@@ -50,7 +54,18 @@ func (s *Settings) check() *Refusal {
 	if s.WantedVoters < 1 || s.WantedVoters > MaxWantedVoters || s.WantedVoters%2 == 0 {
 		return invalid("wantedVoters", "must be odd, from 1 to %d", MaxWantedVoters)
 	}
-	return nil
+	if r := checkText("leaderRegion", s.LeaderRegion, false); r != nil {
+		return r
+	}
+	return s.checkStaleness()
+}
+
+func (s *Settings) checkStaleness() *Refusal {
+	const field = "maxStaleness"
+	if s.MaxStaleness < MinStaleness || s.MaxStaleness > MaxStalenessLimit {
+		return invalid(field, "must be from %s to %s", inSeconds(MinStaleness), inSeconds(MaxStalenessLimit))
+	}
+	return checkDuration(field, s.MaxStaleness, MaxStalenessLimit)
 }
 
 func (s *Settings) checkLifetimes() *Refusal {
@@ -90,6 +105,7 @@ func (s Settings) With(op UpdateSettings) Settings {
 	set(&s.MaxTTL, op.MaxTTL)
 	set(&s.MaxRetiring, op.MaxRetiring)
 	set(&s.WantedVoters, op.WantedVoters)
+	set(&s.LeaderRegion, op.LeaderRegion)
 	return s
 }
 

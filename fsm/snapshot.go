@@ -98,6 +98,7 @@ func (v *View) proto() (*logpb.SnapshotHeader, error) {
 		Members:      uint64(len(v.members)),
 		Users:        uint64(v.users.Len()),
 		Removed:      v.removed,
+		Former:       v.former,
 	}
 	if !v.Founded() {
 		return m, nil

@@ -108,6 +108,11 @@ type Settings struct {
 	MaxRetiring int
 	// WantedVoters is the number of voters that the cluster grows to. It is odd.
 	WantedVoters int
+	// LeaderRegion is where the leader should be, if a voter there can lead; empty for anywhere.
+	LeaderRegion string
+	// MaxStaleness is how old the state can be that a node verifies on. It is set when the cluster is founded, and no
+	// command changes it.
+	MaxStaleness time.Duration
 }
 
 // DefaultSettings are those of a cluster founded without any.
@@ -120,6 +125,7 @@ func DefaultSettings() Settings {
 		MaxTTL:       24 * time.Hour,
 		MaxRetiring:  64,
 		WantedVoters: 5,
+		MaxStaleness: 5 * time.Second,
 	}
 }
 

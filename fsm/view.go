@@ -28,6 +28,7 @@ type head struct {
 	settings     Settings
 	members      []Member // by ID; replaced, never changed
 	removed      []string // ids, sorted; replaced, never changed
+	former       []string // of removed; likewise
 }
 
 type userTree = cowtree.Tree[string, *User]
@@ -86,6 +87,20 @@ func (v *View) Member(id string) (Member, bool) {
 func (v *View) Removed(id string) bool {
 	_, removed := slices.BinarySearch(v.removed, id)
 	return removed
+}
+
+// Holders are the nodes that may hold this state, or one before it, as fresh.
+func (v *View) Holders() Holders { return v.holders() }
+
+func (h *head) holders() Holders {
+	var all Holders // none are nil, so that a state that was restored gives the same
+	if len(h.members) > 0 {
+		all.Members = h.members
+	}
+	if len(h.former) > 0 {
+		all.Former = h.former
+	}
+	return all
 }
 
 func findMember(members []Member, id string) (int, bool) {

@@ -213,6 +213,8 @@ type Command struct {
 	//	*Command_UpdateSettings
 	//	*Command_PutMember
 	//	*Command_RemoveMember
+	//	*Command_Tick
+	//	*Command_ForgetMembers
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -343,6 +345,24 @@ func (x *Command) GetRemoveMember() *RemoveMember {
 	return nil
 }
 
+func (x *Command) GetTick() *Tick {
+	if x != nil {
+		if x, ok := x.Op.(*Command_Tick); ok {
+			return x.Tick
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetForgetMembers() *ForgetMembers {
+	if x != nil {
+		if x, ok := x.Op.(*Command_ForgetMembers); ok {
+			return x.ForgetMembers
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -383,6 +403,14 @@ type Command_RemoveMember struct {
 	RemoveMember *RemoveMember `protobuf:"bytes,10,opt,name=remove_member,json=removeMember,proto3,oneof"`
 }
 
+type Command_Tick struct {
+	Tick *Tick `protobuf:"bytes,11,opt,name=tick,proto3,oneof"`
+}
+
+type Command_ForgetMembers struct {
+	ForgetMembers *ForgetMembers `protobuf:"bytes,12,opt,name=forget_members,json=forgetMembers,proto3,oneof"`
+}
+
 func (*Command_Found) isCommand_Op() {}
 
 func (*Command_Issue) isCommand_Op() {}
@@ -400,6 +428,10 @@ func (*Command_UpdateSettings) isCommand_Op() {}
 func (*Command_PutMember) isCommand_Op() {}
 
 func (*Command_RemoveMember) isCommand_Op() {}
+
+func (*Command_Tick) isCommand_Op() {}
+
+func (*Command_ForgetMembers) isCommand_Op() {}
 
 // KeyID is the revision at which a key was made, and the random bits bound into its sealing.
 type KeyID struct {
@@ -848,17 +880,19 @@ func (x *Expire) GetItems() []*Expire_Item {
 
 // Settings as replicated. All fields are always written.
 type Settings struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Mode          Mode                   `protobuf:"varint,1,opt,name=mode,proto3,enum=keyquorum.log.v1.Mode" json:"mode,omitempty"`
-	ForgetAfterMs int64                  `protobuf:"varint,2,opt,name=forget_after_ms,json=forgetAfterMs,proto3" json:"forget_after_ms,omitempty"`
-	Issuer        string                 `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
-	MinTtlMs      int64                  `protobuf:"varint,4,opt,name=min_ttl_ms,json=minTtlMs,proto3" json:"min_ttl_ms,omitempty"`
-	DefaultTtlMs  int64                  `protobuf:"varint,5,opt,name=default_ttl_ms,json=defaultTtlMs,proto3" json:"default_ttl_ms,omitempty"`
-	MaxTtlMs      int64                  `protobuf:"varint,6,opt,name=max_ttl_ms,json=maxTtlMs,proto3" json:"max_ttl_ms,omitempty"`
-	MaxRetiring   uint32                 `protobuf:"varint,7,opt,name=max_retiring,json=maxRetiring,proto3" json:"max_retiring,omitempty"`
-	WantedVoters  uint32                 `protobuf:"varint,8,opt,name=wanted_voters,json=wantedVoters,proto3" json:"wanted_voters,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Mode           Mode                   `protobuf:"varint,1,opt,name=mode,proto3,enum=keyquorum.log.v1.Mode" json:"mode,omitempty"`
+	ForgetAfterMs  int64                  `protobuf:"varint,2,opt,name=forget_after_ms,json=forgetAfterMs,proto3" json:"forget_after_ms,omitempty"`
+	Issuer         string                 `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	MinTtlMs       int64                  `protobuf:"varint,4,opt,name=min_ttl_ms,json=minTtlMs,proto3" json:"min_ttl_ms,omitempty"`
+	DefaultTtlMs   int64                  `protobuf:"varint,5,opt,name=default_ttl_ms,json=defaultTtlMs,proto3" json:"default_ttl_ms,omitempty"`
+	MaxTtlMs       int64                  `protobuf:"varint,6,opt,name=max_ttl_ms,json=maxTtlMs,proto3" json:"max_ttl_ms,omitempty"`
+	MaxRetiring    uint32                 `protobuf:"varint,7,opt,name=max_retiring,json=maxRetiring,proto3" json:"max_retiring,omitempty"`
+	WantedVoters   uint32                 `protobuf:"varint,8,opt,name=wanted_voters,json=wantedVoters,proto3" json:"wanted_voters,omitempty"`
+	LeaderRegion   string                 `protobuf:"bytes,9,opt,name=leader_region,json=leaderRegion,proto3" json:"leader_region,omitempty"`
+	MaxStalenessMs int64                  `protobuf:"varint,10,opt,name=max_staleness_ms,json=maxStalenessMs,proto3" json:"max_staleness_ms,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Settings) Reset() {
@@ -947,6 +981,20 @@ func (x *Settings) GetWantedVoters() uint32 {
 	return 0
 }
 
+func (x *Settings) GetLeaderRegion() string {
+	if x != nil {
+		return x.LeaderRegion
+	}
+	return ""
+}
+
+func (x *Settings) GetMaxStalenessMs() int64 {
+	if x != nil {
+		return x.MaxStalenessMs
+	}
+	return 0
+}
+
 // UpdateSettings changes the fields that are present.
 type UpdateSettings struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -958,6 +1006,7 @@ type UpdateSettings struct {
 	MaxTtlMs      *int64                 `protobuf:"varint,6,opt,name=max_ttl_ms,json=maxTtlMs,proto3,oneof" json:"max_ttl_ms,omitempty"`
 	MaxRetiring   *uint32                `protobuf:"varint,7,opt,name=max_retiring,json=maxRetiring,proto3,oneof" json:"max_retiring,omitempty"`
 	WantedVoters  *uint32                `protobuf:"varint,8,opt,name=wanted_voters,json=wantedVoters,proto3,oneof" json:"wanted_voters,omitempty"`
+	LeaderRegion  *string                `protobuf:"bytes,9,opt,name=leader_region,json=leaderRegion,proto3,oneof" json:"leader_region,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1046,6 +1095,13 @@ func (x *UpdateSettings) GetWantedVoters() uint32 {
 		return *x.WantedVoters
 	}
 	return 0
+}
+
+func (x *UpdateSettings) GetLeaderRegion() string {
+	if x != nil && x.LeaderRegion != nil {
+		return *x.LeaderRegion
+	}
+	return ""
 }
 
 type Member struct {
@@ -1237,6 +1293,88 @@ func (x *RemoveMember) GetId() string {
 	return ""
 }
 
+// Tick changes nothing. Where it stands in the log tells what came before it.
+type Tick struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tick) Reset() {
+	*x = Tick{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tick) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tick) ProtoMessage() {}
+
+func (x *Tick) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tick.ProtoReflect.Descriptor instead.
+func (*Tick) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{16}
+}
+
+// ForgetMembers says that no former member with one of the ids can hold a fresh state any more.
+type ForgetMembers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ids           []string               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetMembers) Reset() {
+	*x = ForgetMembers{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetMembers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetMembers) ProtoMessage() {}
+
+func (x *ForgetMembers) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetMembers.ProtoReflect.Descriptor instead.
+func (*ForgetMembers) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ForgetMembers) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
 // SnapshotHeader is a snapshot's first record; the others follow in order: members, then users.
 type SnapshotHeader struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -1250,14 +1388,16 @@ type SnapshotHeader struct {
 	Members      uint64                 `protobuf:"varint,8,opt,name=members,proto3" json:"members,omitempty"`
 	Users        uint64                 `protobuf:"varint,9,opt,name=users,proto3" json:"users,omitempty"`
 	// Ids of the members that were removed, in order. They do not come back.
-	Removed       []string `protobuf:"bytes,10,rep,name=removed,proto3" json:"removed,omitempty"`
+	Removed []string `protobuf:"bytes,10,rep,name=removed,proto3" json:"removed,omitempty"`
+	// Ids of those of them that may still hold a fresh state, in order.
+	Former        []string `protobuf:"bytes,11,rep,name=former,proto3" json:"former,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[16]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1409,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[16]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1422,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1355,6 +1495,13 @@ func (x *SnapshotHeader) GetRemoved() []string {
 	return nil
 }
 
+func (x *SnapshotHeader) GetFormer() []string {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
 type Key struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        *KeyID                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1369,7 +1516,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[17]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1528,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[17]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1541,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Key) GetId() *KeyID {
@@ -1446,7 +1593,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[18]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1605,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[18]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1618,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *User) GetSubject() string {
@@ -1515,7 +1662,7 @@ type Expire_Item struct {
 
 func (x *Expire_Item) Reset() {
 	*x = Expire_Item{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[19]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1674,7 @@ func (x *Expire_Item) String() string {
 func (*Expire_Item) ProtoMessage() {}
 
 func (x *Expire_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[19]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1723,7 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\x06Origin\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\tR\x04node\"\xc5\x04\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\"\xbd\x05\n" +
 	"\aCommand\x120\n" +
 	"\x06origin\x18\x01 \x01(\v2\x18.keyquorum.log.v1.OriginR\x06origin\x12/\n" +
 	"\x05found\x18\x02 \x01(\v2\x17.keyquorum.log.v1.FoundH\x00R\x05found\x12/\n" +
@@ -1589,7 +1736,9 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\n" +
 	"put_member\x18\t \x01(\v2\x1b.keyquorum.log.v1.PutMemberH\x00R\tputMember\x12E\n" +
 	"\rremove_member\x18\n" +
-	" \x01(\v2\x1e.keyquorum.log.v1.RemoveMemberH\x00R\fremoveMemberB\x04\n" +
+	" \x01(\v2\x1e.keyquorum.log.v1.RemoveMemberH\x00R\fremoveMember\x12,\n" +
+	"\x04tick\x18\v \x01(\v2\x16.keyquorum.log.v1.TickH\x00R\x04tick\x12H\n" +
+	"\x0eforget_members\x18\f \x01(\v2\x1f.keyquorum.log.v1.ForgetMembersH\x00R\rforgetMembersB\x04\n" +
 	"\x02op\";\n" +
 	"\x05KeyID\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
@@ -1622,7 +1771,7 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\x04Item\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12)\n" +
 	"\x03key\x18\x02 \x01(\v2\x17.keyquorum.log.v1.KeyIDR\x03key\x129\n" +
-	"\tcandidate\x18\x03 \x01(\v2\x1b.keyquorum.log.v1.CandidateR\tcandidate\"\xa0\x02\n" +
+	"\tcandidate\x18\x03 \x01(\v2\x1b.keyquorum.log.v1.CandidateR\tcandidate\"\xef\x02\n" +
 	"\bSettings\x12*\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x16.keyquorum.log.v1.ModeR\x04mode\x12&\n" +
 	"\x0fforget_after_ms\x18\x02 \x01(\x03R\rforgetAfterMs\x12\x16\n" +
@@ -1633,7 +1782,10 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\n" +
 	"max_ttl_ms\x18\x06 \x01(\x03R\bmaxTtlMs\x12!\n" +
 	"\fmax_retiring\x18\a \x01(\rR\vmaxRetiring\x12#\n" +
-	"\rwanted_voters\x18\b \x01(\rR\fwantedVoters\"\xca\x03\n" +
+	"\rwanted_voters\x18\b \x01(\rR\fwantedVoters\x12#\n" +
+	"\rleader_region\x18\t \x01(\tR\fleaderRegion\x12(\n" +
+	"\x10max_staleness_ms\x18\n" +
+	" \x01(\x03R\x0emaxStalenessMs\"\x86\x04\n" +
 	"\x0eUpdateSettings\x12/\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x16.keyquorum.log.v1.ModeH\x00R\x04mode\x88\x01\x01\x12+\n" +
 	"\x0fforget_after_ms\x18\x02 \x01(\x03H\x01R\rforgetAfterMs\x88\x01\x01\x12\x1b\n" +
@@ -1644,7 +1796,8 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\n" +
 	"max_ttl_ms\x18\x06 \x01(\x03H\x05R\bmaxTtlMs\x88\x01\x01\x12&\n" +
 	"\fmax_retiring\x18\a \x01(\rH\x06R\vmaxRetiring\x88\x01\x01\x12(\n" +
-	"\rwanted_voters\x18\b \x01(\rH\aR\fwantedVoters\x88\x01\x01B\a\n" +
+	"\rwanted_voters\x18\b \x01(\rH\aR\fwantedVoters\x88\x01\x01\x12(\n" +
+	"\rleader_region\x18\t \x01(\tH\bR\fleaderRegion\x88\x01\x01B\a\n" +
 	"\x05_modeB\x12\n" +
 	"\x10_forget_after_msB\t\n" +
 	"\a_issuerB\r\n" +
@@ -1652,7 +1805,8 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\x0f_default_ttl_msB\r\n" +
 	"\v_max_ttl_msB\x0f\n" +
 	"\r_max_retiringB\x10\n" +
-	"\x0e_wanted_voters\"\xd4\x01\n" +
+	"\x0e_wanted_votersB\x10\n" +
+	"\x0e_leader_region\"\xd4\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -1666,7 +1820,10 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\tPutMember\x120\n" +
 	"\x06member\x18\x01 \x01(\v2\x18.keyquorum.log.v1.MemberR\x06member\"\x1e\n" +
 	"\fRemoveMember\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xbf\x02\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x06\n" +
+	"\x04Tick\"!\n" +
+	"\rForgetMembers\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\"\xd7\x02\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\x12\x1a\n" +
@@ -1679,7 +1836,8 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\amembers\x18\b \x01(\x04R\amembers\x12\x14\n" +
 	"\x05users\x18\t \x01(\x04R\x05users\x12\x18\n" +
 	"\aremoved\x18\n" +
-	" \x03(\tR\aremoved\"\x99\x01\n" +
+	" \x03(\tR\aremoved\x12\x16\n" +
+	"\x06former\x18\v \x03(\tR\x06former\"\x99\x01\n" +
 	"\x03Key\x12'\n" +
 	"\x02id\x18\x01 \x01(\v2\x17.keyquorum.log.v1.KeyIDR\x02id\x12\x16\n" +
 	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x1d\n" +
@@ -1711,7 +1869,7 @@ func file_keyquorum_log_v1_log_proto_rawDescGZIP() []byte {
 }
 
 var file_keyquorum_log_v1_log_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_keyquorum_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_keyquorum_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_keyquorum_log_v1_log_proto_goTypes = []any{
 	(Mode)(0),              // 0: keyquorum.log.v1.Mode
 	(*Entry)(nil),          // 1: keyquorum.log.v1.Entry
@@ -1730,10 +1888,12 @@ var file_keyquorum_log_v1_log_proto_goTypes = []any{
 	(*Member)(nil),         // 14: keyquorum.log.v1.Member
 	(*PutMember)(nil),      // 15: keyquorum.log.v1.PutMember
 	(*RemoveMember)(nil),   // 16: keyquorum.log.v1.RemoveMember
-	(*SnapshotHeader)(nil), // 17: keyquorum.log.v1.SnapshotHeader
-	(*Key)(nil),            // 18: keyquorum.log.v1.Key
-	(*User)(nil),           // 19: keyquorum.log.v1.User
-	(*Expire_Item)(nil),    // 20: keyquorum.log.v1.Expire.Item
+	(*Tick)(nil),           // 17: keyquorum.log.v1.Tick
+	(*ForgetMembers)(nil),  // 18: keyquorum.log.v1.ForgetMembers
+	(*SnapshotHeader)(nil), // 19: keyquorum.log.v1.SnapshotHeader
+	(*Key)(nil),            // 20: keyquorum.log.v1.Key
+	(*User)(nil),           // 21: keyquorum.log.v1.User
+	(*Expire_Item)(nil),    // 22: keyquorum.log.v1.Expire.Item
 }
 var file_keyquorum_log_v1_log_proto_depIdxs = []int32{
 	3,  // 0: keyquorum.log.v1.Entry.commands:type_name -> keyquorum.log.v1.Command
@@ -1747,28 +1907,30 @@ var file_keyquorum_log_v1_log_proto_depIdxs = []int32{
 	13, // 8: keyquorum.log.v1.Command.update_settings:type_name -> keyquorum.log.v1.UpdateSettings
 	15, // 9: keyquorum.log.v1.Command.put_member:type_name -> keyquorum.log.v1.PutMember
 	16, // 10: keyquorum.log.v1.Command.remove_member:type_name -> keyquorum.log.v1.RemoveMember
-	12, // 11: keyquorum.log.v1.Found.settings:type_name -> keyquorum.log.v1.Settings
-	5,  // 12: keyquorum.log.v1.Issue.candidate:type_name -> keyquorum.log.v1.Candidate
-	4,  // 13: keyquorum.log.v1.Rotate.expected:type_name -> keyquorum.log.v1.KeyID
-	5,  // 14: keyquorum.log.v1.Rotate.candidate:type_name -> keyquorum.log.v1.Candidate
-	4,  // 15: keyquorum.log.v1.Revoke.expected:type_name -> keyquorum.log.v1.KeyID
-	5,  // 16: keyquorum.log.v1.Revoke.candidate:type_name -> keyquorum.log.v1.Candidate
-	4,  // 17: keyquorum.log.v1.Delete.expected:type_name -> keyquorum.log.v1.KeyID
-	20, // 18: keyquorum.log.v1.Expire.items:type_name -> keyquorum.log.v1.Expire.Item
-	0,  // 19: keyquorum.log.v1.Settings.mode:type_name -> keyquorum.log.v1.Mode
-	0,  // 20: keyquorum.log.v1.UpdateSettings.mode:type_name -> keyquorum.log.v1.Mode
-	14, // 21: keyquorum.log.v1.PutMember.member:type_name -> keyquorum.log.v1.Member
-	12, // 22: keyquorum.log.v1.SnapshotHeader.settings:type_name -> keyquorum.log.v1.Settings
-	4,  // 23: keyquorum.log.v1.Key.id:type_name -> keyquorum.log.v1.KeyID
-	18, // 24: keyquorum.log.v1.User.active:type_name -> keyquorum.log.v1.Key
-	18, // 25: keyquorum.log.v1.User.retiring:type_name -> keyquorum.log.v1.Key
-	4,  // 26: keyquorum.log.v1.Expire.Item.key:type_name -> keyquorum.log.v1.KeyID
-	5,  // 27: keyquorum.log.v1.Expire.Item.candidate:type_name -> keyquorum.log.v1.Candidate
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	17, // 11: keyquorum.log.v1.Command.tick:type_name -> keyquorum.log.v1.Tick
+	18, // 12: keyquorum.log.v1.Command.forget_members:type_name -> keyquorum.log.v1.ForgetMembers
+	12, // 13: keyquorum.log.v1.Found.settings:type_name -> keyquorum.log.v1.Settings
+	5,  // 14: keyquorum.log.v1.Issue.candidate:type_name -> keyquorum.log.v1.Candidate
+	4,  // 15: keyquorum.log.v1.Rotate.expected:type_name -> keyquorum.log.v1.KeyID
+	5,  // 16: keyquorum.log.v1.Rotate.candidate:type_name -> keyquorum.log.v1.Candidate
+	4,  // 17: keyquorum.log.v1.Revoke.expected:type_name -> keyquorum.log.v1.KeyID
+	5,  // 18: keyquorum.log.v1.Revoke.candidate:type_name -> keyquorum.log.v1.Candidate
+	4,  // 19: keyquorum.log.v1.Delete.expected:type_name -> keyquorum.log.v1.KeyID
+	22, // 20: keyquorum.log.v1.Expire.items:type_name -> keyquorum.log.v1.Expire.Item
+	0,  // 21: keyquorum.log.v1.Settings.mode:type_name -> keyquorum.log.v1.Mode
+	0,  // 22: keyquorum.log.v1.UpdateSettings.mode:type_name -> keyquorum.log.v1.Mode
+	14, // 23: keyquorum.log.v1.PutMember.member:type_name -> keyquorum.log.v1.Member
+	12, // 24: keyquorum.log.v1.SnapshotHeader.settings:type_name -> keyquorum.log.v1.Settings
+	4,  // 25: keyquorum.log.v1.Key.id:type_name -> keyquorum.log.v1.KeyID
+	20, // 26: keyquorum.log.v1.User.active:type_name -> keyquorum.log.v1.Key
+	20, // 27: keyquorum.log.v1.User.retiring:type_name -> keyquorum.log.v1.Key
+	4,  // 28: keyquorum.log.v1.Expire.Item.key:type_name -> keyquorum.log.v1.KeyID
+	5,  // 29: keyquorum.log.v1.Expire.Item.candidate:type_name -> keyquorum.log.v1.Candidate
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_keyquorum_log_v1_log_proto_init() }
@@ -1786,6 +1948,8 @@ func file_keyquorum_log_v1_log_proto_init() {
 		(*Command_UpdateSettings)(nil),
 		(*Command_PutMember)(nil),
 		(*Command_RemoveMember)(nil),
+		(*Command_Tick)(nil),
+		(*Command_ForgetMembers)(nil),
 	}
 	file_keyquorum_log_v1_log_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
@@ -1794,7 +1958,7 @@ func file_keyquorum_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyquorum_log_v1_log_proto_rawDesc), len(file_keyquorum_log_v1_log_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

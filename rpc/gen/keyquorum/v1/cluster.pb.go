@@ -276,12 +276,14 @@ type StatusResponse struct {
 	Term            uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
 	Revision        uint64 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Position in the log that the node has applied, and the one it knows to be committed.
-	AppliedIndex  uint64    `protobuf:"varint,8,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
-	CommitIndex   uint64    `protobuf:"varint,9,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
-	Clock         *Clock    `protobuf:"bytes,10,opt,name=clock,proto3" json:"clock,omitempty"`
-	Users         uint64    `protobuf:"varint,11,opt,name=users,proto3" json:"users,omitempty"`
-	Keys          uint64    `protobuf:"varint,12,opt,name=keys,proto3" json:"keys,omitempty"`
-	Members       []*Member `protobuf:"bytes,13,rep,name=members,proto3" json:"members,omitempty"`
+	AppliedIndex uint64    `protobuf:"varint,8,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	CommitIndex  uint64    `protobuf:"varint,9,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
+	Clock        *Clock    `protobuf:"bytes,10,opt,name=clock,proto3" json:"clock,omitempty"`
+	Users        uint64    `protobuf:"varint,11,opt,name=users,proto3" json:"users,omitempty"`
+	Keys         uint64    `protobuf:"varint,12,opt,name=keys,proto3" json:"keys,omitempty"`
+	Members      []*Member `protobuf:"bytes,13,rep,name=members,proto3" json:"members,omitempty"`
+	// How old the node's state can be; absent where it has had no proof since it started.
+	Staleness     *durationpb.Duration `protobuf:"bytes,14,opt,name=staleness,proto3" json:"staleness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -403,6 +405,13 @@ func (x *StatusResponse) GetKeys() uint64 {
 func (x *StatusResponse) GetMembers() []*Member {
 	if x != nil {
 		return x.Members
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetStaleness() *durationpb.Duration {
+	if x != nil {
+		return x.Staleness
 	}
 	return nil
 }
@@ -886,7 +895,11 @@ type Settings struct {
 	// Retiring keys a user can hold.
 	MaxRetiringKeys *uint32 `protobuf:"varint,7,opt,name=max_retiring_keys,json=maxRetiringKeys,proto3,oneof" json:"max_retiring_keys,omitempty"`
 	// Voters that the cluster grows to; odd.
-	WantedVoters  *uint32 `protobuf:"varint,8,opt,name=wanted_voters,json=wantedVoters,proto3,oneof" json:"wanted_voters,omitempty"`
+	WantedVoters *uint32 `protobuf:"varint,8,opt,name=wanted_voters,json=wantedVoters,proto3,oneof" json:"wanted_voters,omitempty"`
+	// Where the leader should be, if a voter there can lead; empty for anywhere.
+	LeaderRegion *string `protobuf:"bytes,9,opt,name=leader_region,json=leaderRegion,proto3,oneof" json:"leader_region,omitempty"`
+	// How old the state can be that a node verifies on. It is set by Init, and stays: at least ten times the heartbeat.
+	MaxStaleness  *durationpb.Duration `protobuf:"bytes,10,opt,name=max_staleness,json=maxStaleness,proto3" json:"max_staleness,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -975,6 +988,20 @@ func (x *Settings) GetWantedVoters() uint32 {
 		return *x.WantedVoters
 	}
 	return 0
+}
+
+func (x *Settings) GetLeaderRegion() string {
+	if x != nil && x.LeaderRegion != nil {
+		return *x.LeaderRegion
+	}
+	return ""
+}
+
+func (x *Settings) GetMaxStaleness() *durationpb.Duration {
+	if x != nil {
+		return x.MaxStaleness
+	}
+	return nil
 }
 
 type GetSettingsRequest struct {
@@ -1156,7 +1183,7 @@ const file_keyquorum_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12'\n" +
 	"\x0falready_founded\x18\x02 \x01(\bR\x0ealreadyFounded\"\x0f\n" +
-	"\rStatusRequest\"\xb5\x03\n" +
+	"\rStatusRequest\"\xee\x03\n" +
 	"\x0eStatusResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12(\n" +
@@ -1172,7 +1199,8 @@ const file_keyquorum_v1_cluster_proto_rawDesc = "" +
 	" \x01(\v2\x13.keyquorum.v1.ClockR\x05clock\x12\x14\n" +
 	"\x05users\x18\v \x01(\x04R\x05users\x12\x12\n" +
 	"\x04keys\x18\f \x01(\x04R\x04keys\x12.\n" +
-	"\amembers\x18\r \x03(\v2\x14.keyquorum.v1.MemberR\amembers\"\x80\x01\n" +
+	"\amembers\x18\r \x03(\v2\x14.keyquorum.v1.MemberR\amembers\x127\n" +
+	"\tstaleness\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\tstaleness\"\x80\x01\n" +
 	"\x05Clock\x12\x14\n" +
 	"\x05known\x18\x01 \x01(\bR\x05known\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x121\n" +
@@ -1210,7 +1238,7 @@ const file_keyquorum_v1_cluster_proto_rawDesc = "" +
 	"\x19TransferLeadershipRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"9\n" +
 	"\x1aTransferLeadershipResponse\x12\x1b\n" +
-	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"\xfa\x03\n" +
+	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"\xf6\x04\n" +
 	"\bSettings\x12/\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1b.keyquorum.v1.Settings.ModeR\x04mode\x12<\n" +
 	"\fforget_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vforgetAfter\x12\x1b\n" +
@@ -1220,7 +1248,10 @@ const file_keyquorum_v1_cluster_proto_rawDesc = "" +
 	"defaultTtl\x122\n" +
 	"\amax_ttl\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06maxTtl\x12/\n" +
 	"\x11max_retiring_keys\x18\a \x01(\rH\x01R\x0fmaxRetiringKeys\x88\x01\x01\x12(\n" +
-	"\rwanted_voters\x18\b \x01(\rH\x02R\fwantedVoters\x88\x01\x01\"0\n" +
+	"\rwanted_voters\x18\b \x01(\rH\x02R\fwantedVoters\x88\x01\x01\x12(\n" +
+	"\rleader_region\x18\t \x01(\tH\x03R\fleaderRegion\x88\x01\x01\x12>\n" +
+	"\rmax_staleness\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\fmaxStaleness\"0\n" +
 	"\x04Mode\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
 	"\aOVERLAP\x10\x01\x12\n" +
@@ -1228,7 +1259,8 @@ const file_keyquorum_v1_cluster_proto_rawDesc = "" +
 	"\x06STRICT\x10\x02B\t\n" +
 	"\a_issuerB\x14\n" +
 	"\x12_max_retiring_keysB\x10\n" +
-	"\x0e_wanted_voters\"\x14\n" +
+	"\x0e_wanted_votersB\x10\n" +
+	"\x0e_leader_region\"\x14\n" +
 	"\x12GetSettingsRequest\"I\n" +
 	"\x13GetSettingsResponse\x122\n" +
 	"\bsettings\x18\x01 \x01(\v2\x16.keyquorum.v1.SettingsR\bsettings\"K\n" +
@@ -1279,45 +1311,47 @@ var file_keyquorum_v1_cluster_proto_goTypes = []any{
 	(*GetSettingsResponse)(nil),        // 16: keyquorum.v1.GetSettingsResponse
 	(*UpdateSettingsRequest)(nil),      // 17: keyquorum.v1.UpdateSettingsRequest
 	(*UpdateSettingsResponse)(nil),     // 18: keyquorum.v1.UpdateSettingsResponse
-	(*timestamppb.Timestamp)(nil),      // 19: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 20: google.protobuf.Duration
+	(*durationpb.Duration)(nil),        // 19: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 20: google.protobuf.Timestamp
 }
 var file_keyquorum_v1_cluster_proto_depIdxs = []int32{
 	14, // 0: keyquorum.v1.InitRequest.settings:type_name -> keyquorum.v1.Settings
 	7,  // 1: keyquorum.v1.StatusResponse.node:type_name -> keyquorum.v1.Member
 	6,  // 2: keyquorum.v1.StatusResponse.clock:type_name -> keyquorum.v1.Clock
 	7,  // 3: keyquorum.v1.StatusResponse.members:type_name -> keyquorum.v1.Member
-	19, // 4: keyquorum.v1.Clock.time:type_name -> google.protobuf.Timestamp
-	20, // 5: keyquorum.v1.Clock.offset:type_name -> google.protobuf.Duration
-	0,  // 6: keyquorum.v1.Member.role:type_name -> keyquorum.v1.Member.Role
-	7,  // 7: keyquorum.v1.MembersResponse.members:type_name -> keyquorum.v1.Member
-	1,  // 8: keyquorum.v1.Settings.mode:type_name -> keyquorum.v1.Settings.Mode
-	20, // 9: keyquorum.v1.Settings.forget_after:type_name -> google.protobuf.Duration
-	20, // 10: keyquorum.v1.Settings.min_ttl:type_name -> google.protobuf.Duration
-	20, // 11: keyquorum.v1.Settings.default_ttl:type_name -> google.protobuf.Duration
-	20, // 12: keyquorum.v1.Settings.max_ttl:type_name -> google.protobuf.Duration
-	14, // 13: keyquorum.v1.GetSettingsResponse.settings:type_name -> keyquorum.v1.Settings
-	14, // 14: keyquorum.v1.UpdateSettingsRequest.settings:type_name -> keyquorum.v1.Settings
-	14, // 15: keyquorum.v1.UpdateSettingsResponse.settings:type_name -> keyquorum.v1.Settings
-	2,  // 16: keyquorum.v1.ClusterService.Init:input_type -> keyquorum.v1.InitRequest
-	4,  // 17: keyquorum.v1.ClusterService.Status:input_type -> keyquorum.v1.StatusRequest
-	8,  // 18: keyquorum.v1.ClusterService.Members:input_type -> keyquorum.v1.MembersRequest
-	10, // 19: keyquorum.v1.ClusterService.Remove:input_type -> keyquorum.v1.RemoveRequest
-	12, // 20: keyquorum.v1.ClusterService.TransferLeadership:input_type -> keyquorum.v1.TransferLeadershipRequest
-	15, // 21: keyquorum.v1.ClusterService.GetSettings:input_type -> keyquorum.v1.GetSettingsRequest
-	17, // 22: keyquorum.v1.ClusterService.UpdateSettings:input_type -> keyquorum.v1.UpdateSettingsRequest
-	3,  // 23: keyquorum.v1.ClusterService.Init:output_type -> keyquorum.v1.InitResponse
-	5,  // 24: keyquorum.v1.ClusterService.Status:output_type -> keyquorum.v1.StatusResponse
-	9,  // 25: keyquorum.v1.ClusterService.Members:output_type -> keyquorum.v1.MembersResponse
-	11, // 26: keyquorum.v1.ClusterService.Remove:output_type -> keyquorum.v1.RemoveResponse
-	13, // 27: keyquorum.v1.ClusterService.TransferLeadership:output_type -> keyquorum.v1.TransferLeadershipResponse
-	16, // 28: keyquorum.v1.ClusterService.GetSettings:output_type -> keyquorum.v1.GetSettingsResponse
-	18, // 29: keyquorum.v1.ClusterService.UpdateSettings:output_type -> keyquorum.v1.UpdateSettingsResponse
-	23, // [23:30] is the sub-list for method output_type
-	16, // [16:23] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	19, // 4: keyquorum.v1.StatusResponse.staleness:type_name -> google.protobuf.Duration
+	20, // 5: keyquorum.v1.Clock.time:type_name -> google.protobuf.Timestamp
+	19, // 6: keyquorum.v1.Clock.offset:type_name -> google.protobuf.Duration
+	0,  // 7: keyquorum.v1.Member.role:type_name -> keyquorum.v1.Member.Role
+	7,  // 8: keyquorum.v1.MembersResponse.members:type_name -> keyquorum.v1.Member
+	1,  // 9: keyquorum.v1.Settings.mode:type_name -> keyquorum.v1.Settings.Mode
+	19, // 10: keyquorum.v1.Settings.forget_after:type_name -> google.protobuf.Duration
+	19, // 11: keyquorum.v1.Settings.min_ttl:type_name -> google.protobuf.Duration
+	19, // 12: keyquorum.v1.Settings.default_ttl:type_name -> google.protobuf.Duration
+	19, // 13: keyquorum.v1.Settings.max_ttl:type_name -> google.protobuf.Duration
+	19, // 14: keyquorum.v1.Settings.max_staleness:type_name -> google.protobuf.Duration
+	14, // 15: keyquorum.v1.GetSettingsResponse.settings:type_name -> keyquorum.v1.Settings
+	14, // 16: keyquorum.v1.UpdateSettingsRequest.settings:type_name -> keyquorum.v1.Settings
+	14, // 17: keyquorum.v1.UpdateSettingsResponse.settings:type_name -> keyquorum.v1.Settings
+	2,  // 18: keyquorum.v1.ClusterService.Init:input_type -> keyquorum.v1.InitRequest
+	4,  // 19: keyquorum.v1.ClusterService.Status:input_type -> keyquorum.v1.StatusRequest
+	8,  // 20: keyquorum.v1.ClusterService.Members:input_type -> keyquorum.v1.MembersRequest
+	10, // 21: keyquorum.v1.ClusterService.Remove:input_type -> keyquorum.v1.RemoveRequest
+	12, // 22: keyquorum.v1.ClusterService.TransferLeadership:input_type -> keyquorum.v1.TransferLeadershipRequest
+	15, // 23: keyquorum.v1.ClusterService.GetSettings:input_type -> keyquorum.v1.GetSettingsRequest
+	17, // 24: keyquorum.v1.ClusterService.UpdateSettings:input_type -> keyquorum.v1.UpdateSettingsRequest
+	3,  // 25: keyquorum.v1.ClusterService.Init:output_type -> keyquorum.v1.InitResponse
+	5,  // 26: keyquorum.v1.ClusterService.Status:output_type -> keyquorum.v1.StatusResponse
+	9,  // 27: keyquorum.v1.ClusterService.Members:output_type -> keyquorum.v1.MembersResponse
+	11, // 28: keyquorum.v1.ClusterService.Remove:output_type -> keyquorum.v1.RemoveResponse
+	13, // 29: keyquorum.v1.ClusterService.TransferLeadership:output_type -> keyquorum.v1.TransferLeadershipResponse
+	16, // 30: keyquorum.v1.ClusterService.GetSettings:output_type -> keyquorum.v1.GetSettingsResponse
+	18, // 31: keyquorum.v1.ClusterService.UpdateSettings:output_type -> keyquorum.v1.UpdateSettingsResponse
+	25, // [25:32] is the sub-list for method output_type
+	18, // [18:25] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_keyquorum_v1_cluster_proto_init() }

@@ -9,6 +9,7 @@ package keyquorumv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -70,7 +71,7 @@ func (x Key_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Key_State.Descriptor instead.
 func (Key_State) EnumDescriptor() ([]byte, []int) {
-	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{6, 0}
+	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{7, 0}
 }
 
 type RotateRequest struct {
@@ -238,7 +239,8 @@ type RevokeResponse struct {
 	// The new active key.
 	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	// The revision of the change.
-	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision      uint64    `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Finality      *Finality `protobuf:"bytes,3,opt,name=finality,proto3" json:"finality,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -287,6 +289,77 @@ func (x *RevokeResponse) GetRevision() uint64 {
 	return 0
 }
 
+func (x *RevokeResponse) GetFinality() *Finality {
+	if x != nil {
+		return x.Finality
+	}
+	return nil
+}
+
+// Finality tells how it came about that no node accepts what was revoked.
+type Finality struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Nodes that have applied the change.
+	AppliedNodes uint32 `protobuf:"varint,1,opt,name=applied_nodes,json=appliedNodes,proto3" json:"applied_nodes,omitempty"`
+	// Nodes that did not say so in time, and refuse to verify until they have. Former members are among them.
+	ExpiredNodes uint32 `protobuf:"varint,2,opt,name=expired_nodes,json=expiredNodes,proto3" json:"expired_nodes,omitempty"`
+	// How long it took, from the leader's having the request.
+	Took          *durationpb.Duration `protobuf:"bytes,3,opt,name=took,proto3" json:"took,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finality) Reset() {
+	*x = Finality{}
+	mi := &file_keyquorum_v1_key_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finality) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finality) ProtoMessage() {}
+
+func (x *Finality) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_v1_key_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finality.ProtoReflect.Descriptor instead.
+func (*Finality) Descriptor() ([]byte, []int) {
+	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Finality) GetAppliedNodes() uint32 {
+	if x != nil {
+		return x.AppliedNodes
+	}
+	return 0
+}
+
+func (x *Finality) GetExpiredNodes() uint32 {
+	if x != nil {
+		return x.ExpiredNodes
+	}
+	return 0
+}
+
+func (x *Finality) GetTook() *durationpb.Duration {
+	if x != nil {
+		return x.Took
+	}
+	return nil
+}
+
 type DeleteRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Subject string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
@@ -298,7 +371,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_keyquorum_v1_key_proto_msgTypes[4]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -310,7 +383,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_v1_key_proto_msgTypes[4]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -323,7 +396,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{4}
+	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DeleteRequest) GetSubject() string {
@@ -343,14 +416,15 @@ func (x *DeleteRequest) GetExpectedKeyId() string {
 type DeleteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision of the change.
-	Revision      uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision      uint64    `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Finality      *Finality `protobuf:"bytes,2,opt,name=finality,proto3" json:"finality,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_keyquorum_v1_key_proto_msgTypes[5]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -362,7 +436,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_v1_key_proto_msgTypes[5]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -375,7 +449,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{5}
+	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DeleteResponse) GetRevision() uint64 {
@@ -383,6 +457,13 @@ func (x *DeleteResponse) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *DeleteResponse) GetFinality() *Finality {
+	if x != nil {
+		return x.Finality
+	}
+	return nil
 }
 
 // Key is what may be told of a key.
@@ -400,7 +481,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_keyquorum_v1_key_proto_msgTypes[6]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -412,7 +493,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_v1_key_proto_msgTypes[6]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -425,7 +506,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{6}
+	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Key) GetKeyId() string {
@@ -474,7 +555,7 @@ type SubjectKeys struct {
 
 func (x *SubjectKeys) Reset() {
 	*x = SubjectKeys{}
-	mi := &file_keyquorum_v1_key_proto_msgTypes[7]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -486,7 +567,7 @@ func (x *SubjectKeys) String() string {
 func (*SubjectKeys) ProtoMessage() {}
 
 func (x *SubjectKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_v1_key_proto_msgTypes[7]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -499,7 +580,7 @@ func (x *SubjectKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubjectKeys.ProtoReflect.Descriptor instead.
 func (*SubjectKeys) Descriptor() ([]byte, []int) {
-	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{7}
+	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SubjectKeys) GetSubject() string {
@@ -525,7 +606,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_keyquorum_v1_key_proto_msgTypes[8]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -537,7 +618,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_v1_key_proto_msgTypes[8]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -550,7 +631,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{8}
+	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetRequest) GetSubject() string {
@@ -571,7 +652,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_keyquorum_v1_key_proto_msgTypes[9]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -583,7 +664,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_v1_key_proto_msgTypes[9]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -596,7 +677,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{9}
+	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetResponse) GetKeys() []*Key {
@@ -626,7 +707,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_keyquorum_v1_key_proto_msgTypes[10]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -638,7 +719,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_v1_key_proto_msgTypes[10]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -651,7 +732,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{10}
+	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListRequest) GetPageSize() int32 {
@@ -681,7 +762,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_keyquorum_v1_key_proto_msgTypes[11]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +774,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_v1_key_proto_msgTypes[11]
+	mi := &file_keyquorum_v1_key_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +787,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{11}
+	return file_keyquorum_v1_key_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListResponse) GetSubjects() []*SubjectKeys {
@@ -734,7 +815,7 @@ var File_keyquorum_v1_key_proto protoreflect.FileDescriptor
 
 const file_keyquorum_v1_key_proto_rawDesc = "" +
 	"\n" +
-	"\x16keyquorum/v1/key.proto\x12\fkeyquorum.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n" +
+	"\x16keyquorum/v1/key.proto\x12\fkeyquorum.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n" +
 	"\rRotateRequest\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12&\n" +
 	"\x0fexpected_key_id\x18\x02 \x01(\tR\rexpectedKeyId\"C\n" +
@@ -743,15 +824,21 @@ const file_keyquorum_v1_key_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"Q\n" +
 	"\rRevokeRequest\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12&\n" +
-	"\x0fexpected_key_id\x18\x02 \x01(\tR\rexpectedKeyId\"C\n" +
+	"\x0fexpected_key_id\x18\x02 \x01(\tR\rexpectedKeyId\"w\n" +
 	"\x0eRevokeResponse\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"Q\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x122\n" +
+	"\bfinality\x18\x03 \x01(\v2\x16.keyquorum.v1.FinalityR\bfinality\"\x83\x01\n" +
+	"\bFinality\x12#\n" +
+	"\rapplied_nodes\x18\x01 \x01(\rR\fappliedNodes\x12#\n" +
+	"\rexpired_nodes\x18\x02 \x01(\rR\fexpiredNodes\x12-\n" +
+	"\x04took\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04took\"Q\n" +
 	"\rDeleteRequest\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12&\n" +
-	"\x0fexpected_key_id\x18\x02 \x01(\tR\rexpectedKeyId\",\n" +
+	"\x0fexpected_key_id\x18\x02 \x01(\tR\rexpectedKeyId\"`\n" +
 	"\x0eDeleteResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\xc0\x02\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x122\n" +
+	"\bfinality\x18\x02 \x01(\v2\x16.keyquorum.v1.FinalityR\bfinality\"\xc0\x02\n" +
 	"\x03Key\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12-\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x17.keyquorum.v1.Key.StateR\x05state\x129\n" +
@@ -802,46 +889,51 @@ func file_keyquorum_v1_key_proto_rawDescGZIP() []byte {
 }
 
 var file_keyquorum_v1_key_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_keyquorum_v1_key_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_keyquorum_v1_key_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_keyquorum_v1_key_proto_goTypes = []any{
 	(Key_State)(0),                // 0: keyquorum.v1.Key.State
 	(*RotateRequest)(nil),         // 1: keyquorum.v1.RotateRequest
 	(*RotateResponse)(nil),        // 2: keyquorum.v1.RotateResponse
 	(*RevokeRequest)(nil),         // 3: keyquorum.v1.RevokeRequest
 	(*RevokeResponse)(nil),        // 4: keyquorum.v1.RevokeResponse
-	(*DeleteRequest)(nil),         // 5: keyquorum.v1.DeleteRequest
-	(*DeleteResponse)(nil),        // 6: keyquorum.v1.DeleteResponse
-	(*Key)(nil),                   // 7: keyquorum.v1.Key
-	(*SubjectKeys)(nil),           // 8: keyquorum.v1.SubjectKeys
-	(*GetRequest)(nil),            // 9: keyquorum.v1.GetRequest
-	(*GetResponse)(nil),           // 10: keyquorum.v1.GetResponse
-	(*ListRequest)(nil),           // 11: keyquorum.v1.ListRequest
-	(*ListResponse)(nil),          // 12: keyquorum.v1.ListResponse
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*Finality)(nil),              // 5: keyquorum.v1.Finality
+	(*DeleteRequest)(nil),         // 6: keyquorum.v1.DeleteRequest
+	(*DeleteResponse)(nil),        // 7: keyquorum.v1.DeleteResponse
+	(*Key)(nil),                   // 8: keyquorum.v1.Key
+	(*SubjectKeys)(nil),           // 9: keyquorum.v1.SubjectKeys
+	(*GetRequest)(nil),            // 10: keyquorum.v1.GetRequest
+	(*GetResponse)(nil),           // 11: keyquorum.v1.GetResponse
+	(*ListRequest)(nil),           // 12: keyquorum.v1.ListRequest
+	(*ListResponse)(nil),          // 13: keyquorum.v1.ListResponse
+	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_keyquorum_v1_key_proto_depIdxs = []int32{
-	0,  // 0: keyquorum.v1.Key.state:type_name -> keyquorum.v1.Key.State
-	13, // 1: keyquorum.v1.Key.created_at:type_name -> google.protobuf.Timestamp
-	13, // 2: keyquorum.v1.Key.earliest_expiry:type_name -> google.protobuf.Timestamp
-	13, // 3: keyquorum.v1.Key.latest_expiry:type_name -> google.protobuf.Timestamp
-	7,  // 4: keyquorum.v1.SubjectKeys.keys:type_name -> keyquorum.v1.Key
-	7,  // 5: keyquorum.v1.GetResponse.keys:type_name -> keyquorum.v1.Key
-	8,  // 6: keyquorum.v1.ListResponse.subjects:type_name -> keyquorum.v1.SubjectKeys
-	1,  // 7: keyquorum.v1.KeyService.Rotate:input_type -> keyquorum.v1.RotateRequest
-	3,  // 8: keyquorum.v1.KeyService.Revoke:input_type -> keyquorum.v1.RevokeRequest
-	5,  // 9: keyquorum.v1.KeyService.Delete:input_type -> keyquorum.v1.DeleteRequest
-	9,  // 10: keyquorum.v1.KeyService.Get:input_type -> keyquorum.v1.GetRequest
-	11, // 11: keyquorum.v1.KeyService.List:input_type -> keyquorum.v1.ListRequest
-	2,  // 12: keyquorum.v1.KeyService.Rotate:output_type -> keyquorum.v1.RotateResponse
-	4,  // 13: keyquorum.v1.KeyService.Revoke:output_type -> keyquorum.v1.RevokeResponse
-	6,  // 14: keyquorum.v1.KeyService.Delete:output_type -> keyquorum.v1.DeleteResponse
-	10, // 15: keyquorum.v1.KeyService.Get:output_type -> keyquorum.v1.GetResponse
-	12, // 16: keyquorum.v1.KeyService.List:output_type -> keyquorum.v1.ListResponse
-	12, // [12:17] is the sub-list for method output_type
-	7,  // [7:12] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	5,  // 0: keyquorum.v1.RevokeResponse.finality:type_name -> keyquorum.v1.Finality
+	14, // 1: keyquorum.v1.Finality.took:type_name -> google.protobuf.Duration
+	5,  // 2: keyquorum.v1.DeleteResponse.finality:type_name -> keyquorum.v1.Finality
+	0,  // 3: keyquorum.v1.Key.state:type_name -> keyquorum.v1.Key.State
+	15, // 4: keyquorum.v1.Key.created_at:type_name -> google.protobuf.Timestamp
+	15, // 5: keyquorum.v1.Key.earliest_expiry:type_name -> google.protobuf.Timestamp
+	15, // 6: keyquorum.v1.Key.latest_expiry:type_name -> google.protobuf.Timestamp
+	8,  // 7: keyquorum.v1.SubjectKeys.keys:type_name -> keyquorum.v1.Key
+	8,  // 8: keyquorum.v1.GetResponse.keys:type_name -> keyquorum.v1.Key
+	9,  // 9: keyquorum.v1.ListResponse.subjects:type_name -> keyquorum.v1.SubjectKeys
+	1,  // 10: keyquorum.v1.KeyService.Rotate:input_type -> keyquorum.v1.RotateRequest
+	3,  // 11: keyquorum.v1.KeyService.Revoke:input_type -> keyquorum.v1.RevokeRequest
+	6,  // 12: keyquorum.v1.KeyService.Delete:input_type -> keyquorum.v1.DeleteRequest
+	10, // 13: keyquorum.v1.KeyService.Get:input_type -> keyquorum.v1.GetRequest
+	12, // 14: keyquorum.v1.KeyService.List:input_type -> keyquorum.v1.ListRequest
+	2,  // 15: keyquorum.v1.KeyService.Rotate:output_type -> keyquorum.v1.RotateResponse
+	4,  // 16: keyquorum.v1.KeyService.Revoke:output_type -> keyquorum.v1.RevokeResponse
+	7,  // 17: keyquorum.v1.KeyService.Delete:output_type -> keyquorum.v1.DeleteResponse
+	11, // 18: keyquorum.v1.KeyService.Get:output_type -> keyquorum.v1.GetResponse
+	13, // 19: keyquorum.v1.KeyService.List:output_type -> keyquorum.v1.ListResponse
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_keyquorum_v1_key_proto_init() }
@@ -855,7 +947,7 @@ func file_keyquorum_v1_key_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyquorum_v1_key_proto_rawDesc), len(file_keyquorum_v1_key_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

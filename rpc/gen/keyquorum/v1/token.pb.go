@@ -24,6 +24,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Consistency says how old the state may be that a token is verified on.
+type VerifyRequest_Consistency int32
+
+const (
+	// BOUNDED.
+	VerifyRequest_UNSPECIFIED VerifyRequest_Consistency = 0
+	// At most the cluster's maxStaleness, proven. A node whose state is older refuses.
+	VerifyRequest_BOUNDED VerifyRequest_Consistency = 1
+	// All that was acknowledged before the request came is in it. It costs the node a round trip to the leader, which many
+	// requests share.
+	VerifyRequest_LINEARIZABLE VerifyRequest_Consistency = 2
+	// Whatever the node has: also a revoked token is accepted by a node that has not heard of it.
+	VerifyRequest_STALE_OK VerifyRequest_Consistency = 3
+)
+
+// Enum value maps for VerifyRequest_Consistency.
+var (
+	VerifyRequest_Consistency_name = map[int32]string{
+		0: "UNSPECIFIED",
+		1: "BOUNDED",
+		2: "LINEARIZABLE",
+		3: "STALE_OK",
+	}
+	VerifyRequest_Consistency_value = map[string]int32{
+		"UNSPECIFIED":  0,
+		"BOUNDED":      1,
+		"LINEARIZABLE": 2,
+		"STALE_OK":     3,
+	}
+)
+
+func (x VerifyRequest_Consistency) Enum() *VerifyRequest_Consistency {
+	p := new(VerifyRequest_Consistency)
+	*p = x
+	return p
+}
+
+func (x VerifyRequest_Consistency) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (VerifyRequest_Consistency) Descriptor() protoreflect.EnumDescriptor {
+	return file_keyquorum_v1_token_proto_enumTypes[0].Descriptor()
+}
+
+func (VerifyRequest_Consistency) Type() protoreflect.EnumType {
+	return &file_keyquorum_v1_token_proto_enumTypes[0]
+}
+
+func (x VerifyRequest_Consistency) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use VerifyRequest_Consistency.Descriptor instead.
+func (VerifyRequest_Consistency) EnumDescriptor() ([]byte, []int) {
+	return file_keyquorum_v1_token_proto_rawDescGZIP(), []int{2, 0}
+}
+
 // Reason says why a token is invalid: the first that applies, in this order.
 type VerifyResponse_Reason int32
 
@@ -81,11 +139,11 @@ func (x VerifyResponse_Reason) String() string {
 }
 
 func (VerifyResponse_Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_keyquorum_v1_token_proto_enumTypes[0].Descriptor()
+	return file_keyquorum_v1_token_proto_enumTypes[1].Descriptor()
 }
 
 func (VerifyResponse_Reason) Type() protoreflect.EnumType {
-	return &file_keyquorum_v1_token_proto_enumTypes[0]
+	return &file_keyquorum_v1_token_proto_enumTypes[1]
 }
 
 func (x VerifyResponse_Reason) Number() protoreflect.EnumNumber {
@@ -249,7 +307,8 @@ type VerifyRequest struct {
 	// where none is asked, and the reverse.
 	Audience string `protobuf:"bytes,2,opt,name=audience,proto3" json:"audience,omitempty"`
 	// Leave the claims out of the answer.
-	OmitClaims    bool `protobuf:"varint,3,opt,name=omit_claims,json=omitClaims,proto3" json:"omit_claims,omitempty"`
+	OmitClaims    bool                      `protobuf:"varint,3,opt,name=omit_claims,json=omitClaims,proto3" json:"omit_claims,omitempty"`
+	Consistency   VerifyRequest_Consistency `protobuf:"varint,4,opt,name=consistency,proto3,enum=keyquorum.v1.VerifyRequest_Consistency" json:"consistency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -305,6 +364,13 @@ func (x *VerifyRequest) GetOmitClaims() bool {
 	return false
 }
 
+func (x *VerifyRequest) GetConsistency() VerifyRequest_Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return VerifyRequest_UNSPECIFIED
+}
+
 type VerifyResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Valid  bool                   `protobuf:"varint,1,opt,name=valid,proto3" json:"valid,omitempty"`
@@ -318,6 +384,9 @@ type VerifyResponse struct {
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// The revision of the state that the verdict was made on.
 	Revision uint64 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
+	// How old that state can be: everything that was acknowledged that long ago is in it. Absent where the node has had no
+	// proof since it started, as can be with STALE_OK.
+	Staleness *durationpb.Duration `protobuf:"bytes,9,opt,name=staleness,proto3" json:"staleness,omitempty"`
 	// The name of the node that answered.
 	Node          string `protobuf:"bytes,10,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -410,6 +479,13 @@ func (x *VerifyResponse) GetRevision() uint64 {
 	return 0
 }
 
+func (x *VerifyResponse) GetStaleness() *durationpb.Duration {
+	if x != nil {
+		return x.Staleness
+	}
+	return nil
+}
+
 func (x *VerifyResponse) GetNode() string {
 	if x != nil {
 		return x.Node
@@ -422,8 +498,9 @@ type VerifyBatchRequest struct {
 	// At most 256.
 	Tokens []string `protobuf:"bytes,1,rep,name=tokens,proto3" json:"tokens,omitempty"`
 	// As in VerifyRequest, for all of them.
-	Audience      string `protobuf:"bytes,2,opt,name=audience,proto3" json:"audience,omitempty"`
-	OmitClaims    bool   `protobuf:"varint,3,opt,name=omit_claims,json=omitClaims,proto3" json:"omit_claims,omitempty"`
+	Audience      string                    `protobuf:"bytes,2,opt,name=audience,proto3" json:"audience,omitempty"`
+	OmitClaims    bool                      `protobuf:"varint,3,opt,name=omit_claims,json=omitClaims,proto3" json:"omit_claims,omitempty"`
+	Consistency   VerifyRequest_Consistency `protobuf:"varint,4,opt,name=consistency,proto3,enum=keyquorum.v1.VerifyRequest_Consistency" json:"consistency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -477,6 +554,13 @@ func (x *VerifyBatchRequest) GetOmitClaims() bool {
 		return x.OmitClaims
 	}
 	return false
+}
+
+func (x *VerifyBatchRequest) GetConsistency() VerifyRequest_Consistency {
+	if x != nil {
+		return x.Consistency
+	}
+	return VerifyRequest_UNSPECIFIED
 }
 
 type VerifyBatchResponse struct {
@@ -539,12 +623,18 @@ const file_keyquorum_v1_token_proto_rawDesc = "" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x127\n" +
 	"\tissued_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x129\n" +
 	"\n" +
-	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"b\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xfa\x01\n" +
 	"\rVerifyRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x1a\n" +
 	"\baudience\x18\x02 \x01(\tR\baudience\x12\x1f\n" +
 	"\vomit_claims\x18\x03 \x01(\bR\n" +
-	"omitClaims\"\x89\x04\n" +
+	"omitClaims\x12I\n" +
+	"\vconsistency\x18\x04 \x01(\x0e2'.keyquorum.v1.VerifyRequest.ConsistencyR\vconsistency\"K\n" +
+	"\vConsistency\x12\x0f\n" +
+	"\vUNSPECIFIED\x10\x00\x12\v\n" +
+	"\aBOUNDED\x10\x01\x12\x10\n" +
+	"\fLINEARIZABLE\x10\x02\x12\f\n" +
+	"\bSTALE_OK\x10\x03\"\xbc\x04\n" +
 	"\x0eVerifyResponse\x12\x14\n" +
 	"\x05valid\x18\x01 \x01(\bR\x05valid\x12;\n" +
 	"\x06reason\x18\x02 \x01(\x0e2#.keyquorum.v1.VerifyResponse.ReasonR\x06reason\x12\x18\n" +
@@ -554,7 +644,8 @@ const file_keyquorum_v1_token_proto_rawDesc = "" +
 	"\tissued_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bissuedAt\x129\n" +
 	"\n" +
 	"expires_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1a\n" +
-	"\brevision\x18\b \x01(\x04R\brevision\x12\x12\n" +
+	"\brevision\x18\b \x01(\x04R\brevision\x127\n" +
+	"\tstaleness\x18\t \x01(\v2\x19.google.protobuf.DurationR\tstaleness\x12\x12\n" +
 	"\x04node\x18\n" +
 	" \x01(\tR\x04node\"\x97\x01\n" +
 	"\x06Reason\x12\b\n" +
@@ -565,13 +656,13 @@ const file_keyquorum_v1_token_proto_rawDesc = "" +
 	"\x11SIGNATURE_INVALID\x10\x04\x12\x11\n" +
 	"\rNOT_YET_VALID\x10\x05\x12\x13\n" +
 	"\x0fISSUER_MISMATCH\x10\x06\x12\x15\n" +
-	"\x11AUDIENCE_MISMATCH\x10\aJ\x04\b\t\x10\n" +
-	"\"i\n" +
+	"\x11AUDIENCE_MISMATCH\x10\a\"\xb4\x01\n" +
 	"\x12VerifyBatchRequest\x12\x16\n" +
 	"\x06tokens\x18\x01 \x03(\tR\x06tokens\x12\x1a\n" +
 	"\baudience\x18\x02 \x01(\tR\baudience\x12\x1f\n" +
 	"\vomit_claims\x18\x03 \x01(\bR\n" +
-	"omitClaims\"O\n" +
+	"omitClaims\x12I\n" +
+	"\vconsistency\x18\x04 \x01(\x0e2'.keyquorum.v1.VerifyRequest.ConsistencyR\vconsistency\"O\n" +
 	"\x13VerifyBatchResponse\x128\n" +
 	"\bverdicts\x18\x01 \x03(\v2\x1c.keyquorum.v1.VerifyResponseR\bverdicts2\xf3\x01\n" +
 	"\fTokenService\x12@\n" +
@@ -591,41 +682,45 @@ func file_keyquorum_v1_token_proto_rawDescGZIP() []byte {
 	return file_keyquorum_v1_token_proto_rawDescData
 }
 
-var file_keyquorum_v1_token_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_keyquorum_v1_token_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_keyquorum_v1_token_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_keyquorum_v1_token_proto_goTypes = []any{
-	(VerifyResponse_Reason)(0),    // 0: keyquorum.v1.VerifyResponse.Reason
-	(*IssueRequest)(nil),          // 1: keyquorum.v1.IssueRequest
-	(*IssueResponse)(nil),         // 2: keyquorum.v1.IssueResponse
-	(*VerifyRequest)(nil),         // 3: keyquorum.v1.VerifyRequest
-	(*VerifyResponse)(nil),        // 4: keyquorum.v1.VerifyResponse
-	(*VerifyBatchRequest)(nil),    // 5: keyquorum.v1.VerifyBatchRequest
-	(*VerifyBatchResponse)(nil),   // 6: keyquorum.v1.VerifyBatchResponse
-	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
-	(*structpb.Struct)(nil),       // 8: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(VerifyRequest_Consistency)(0), // 0: keyquorum.v1.VerifyRequest.Consistency
+	(VerifyResponse_Reason)(0),     // 1: keyquorum.v1.VerifyResponse.Reason
+	(*IssueRequest)(nil),           // 2: keyquorum.v1.IssueRequest
+	(*IssueResponse)(nil),          // 3: keyquorum.v1.IssueResponse
+	(*VerifyRequest)(nil),          // 4: keyquorum.v1.VerifyRequest
+	(*VerifyResponse)(nil),         // 5: keyquorum.v1.VerifyResponse
+	(*VerifyBatchRequest)(nil),     // 6: keyquorum.v1.VerifyBatchRequest
+	(*VerifyBatchResponse)(nil),    // 7: keyquorum.v1.VerifyBatchResponse
+	(*durationpb.Duration)(nil),    // 8: google.protobuf.Duration
+	(*structpb.Struct)(nil),        // 9: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),  // 10: google.protobuf.Timestamp
 }
 var file_keyquorum_v1_token_proto_depIdxs = []int32{
-	7,  // 0: keyquorum.v1.IssueRequest.ttl:type_name -> google.protobuf.Duration
-	8,  // 1: keyquorum.v1.IssueRequest.claims:type_name -> google.protobuf.Struct
-	9,  // 2: keyquorum.v1.IssueResponse.issued_at:type_name -> google.protobuf.Timestamp
-	9,  // 3: keyquorum.v1.IssueResponse.expires_at:type_name -> google.protobuf.Timestamp
-	0,  // 4: keyquorum.v1.VerifyResponse.reason:type_name -> keyquorum.v1.VerifyResponse.Reason
-	8,  // 5: keyquorum.v1.VerifyResponse.claims:type_name -> google.protobuf.Struct
-	9,  // 6: keyquorum.v1.VerifyResponse.issued_at:type_name -> google.protobuf.Timestamp
-	9,  // 7: keyquorum.v1.VerifyResponse.expires_at:type_name -> google.protobuf.Timestamp
-	4,  // 8: keyquorum.v1.VerifyBatchResponse.verdicts:type_name -> keyquorum.v1.VerifyResponse
-	1,  // 9: keyquorum.v1.TokenService.Issue:input_type -> keyquorum.v1.IssueRequest
-	3,  // 10: keyquorum.v1.TokenService.Verify:input_type -> keyquorum.v1.VerifyRequest
-	5,  // 11: keyquorum.v1.TokenService.VerifyBatch:input_type -> keyquorum.v1.VerifyBatchRequest
-	2,  // 12: keyquorum.v1.TokenService.Issue:output_type -> keyquorum.v1.IssueResponse
-	4,  // 13: keyquorum.v1.TokenService.Verify:output_type -> keyquorum.v1.VerifyResponse
-	6,  // 14: keyquorum.v1.TokenService.VerifyBatch:output_type -> keyquorum.v1.VerifyBatchResponse
-	12, // [12:15] is the sub-list for method output_type
-	9,  // [9:12] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	8,  // 0: keyquorum.v1.IssueRequest.ttl:type_name -> google.protobuf.Duration
+	9,  // 1: keyquorum.v1.IssueRequest.claims:type_name -> google.protobuf.Struct
+	10, // 2: keyquorum.v1.IssueResponse.issued_at:type_name -> google.protobuf.Timestamp
+	10, // 3: keyquorum.v1.IssueResponse.expires_at:type_name -> google.protobuf.Timestamp
+	0,  // 4: keyquorum.v1.VerifyRequest.consistency:type_name -> keyquorum.v1.VerifyRequest.Consistency
+	1,  // 5: keyquorum.v1.VerifyResponse.reason:type_name -> keyquorum.v1.VerifyResponse.Reason
+	9,  // 6: keyquorum.v1.VerifyResponse.claims:type_name -> google.protobuf.Struct
+	10, // 7: keyquorum.v1.VerifyResponse.issued_at:type_name -> google.protobuf.Timestamp
+	10, // 8: keyquorum.v1.VerifyResponse.expires_at:type_name -> google.protobuf.Timestamp
+	8,  // 9: keyquorum.v1.VerifyResponse.staleness:type_name -> google.protobuf.Duration
+	0,  // 10: keyquorum.v1.VerifyBatchRequest.consistency:type_name -> keyquorum.v1.VerifyRequest.Consistency
+	5,  // 11: keyquorum.v1.VerifyBatchResponse.verdicts:type_name -> keyquorum.v1.VerifyResponse
+	2,  // 12: keyquorum.v1.TokenService.Issue:input_type -> keyquorum.v1.IssueRequest
+	4,  // 13: keyquorum.v1.TokenService.Verify:input_type -> keyquorum.v1.VerifyRequest
+	6,  // 14: keyquorum.v1.TokenService.VerifyBatch:input_type -> keyquorum.v1.VerifyBatchRequest
+	3,  // 15: keyquorum.v1.TokenService.Issue:output_type -> keyquorum.v1.IssueResponse
+	5,  // 16: keyquorum.v1.TokenService.Verify:output_type -> keyquorum.v1.VerifyResponse
+	7,  // 17: keyquorum.v1.TokenService.VerifyBatch:output_type -> keyquorum.v1.VerifyBatchResponse
+	15, // [15:18] is the sub-list for method output_type
+	12, // [12:15] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_keyquorum_v1_token_proto_init() }
@@ -638,7 +733,7 @@ func file_keyquorum_v1_token_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyquorum_v1_token_proto_rawDesc), len(file_keyquorum_v1_token_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -587,6 +587,193 @@ func (x *StandingResponse) GetProcess() []byte {
 	return nil
 }
 
+type TickRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who asks: only members get an answer.
+	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Somebody waits for the asker to have applied the tick, so its followers are to hear at once that it is committed.
+	Urgent        bool `protobuf:"varint,2,opt,name=urgent,proto3" json:"urgent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TickRequest) Reset() {
+	*x = TickRequest{}
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TickRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TickRequest) ProtoMessage() {}
+
+func (x *TickRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TickRequest.ProtoReflect.Descriptor instead.
+func (*TickRequest) Descriptor() ([]byte, []int) {
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *TickRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *TickRequest) GetUrgent() bool {
+	if x != nil {
+		return x.Urgent
+	}
+	return false
+}
+
+type TickResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Position      uint64                 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TickResponse) Reset() {
+	*x = TickResponse{}
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TickResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TickResponse) ProtoMessage() {}
+
+func (x *TickResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TickResponse.ProtoReflect.Descriptor instead.
+func (*TickResponse) Descriptor() ([]byte, []int) {
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *TickResponse) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+type AppliedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Position      uint64                 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppliedRequest) Reset() {
+	*x = AppliedRequest{}
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppliedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppliedRequest) ProtoMessage() {}
+
+func (x *AppliedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppliedRequest.ProtoReflect.Descriptor instead.
+func (*AppliedRequest) Descriptor() ([]byte, []int) {
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AppliedRequest) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+type AppliedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who has applied it.
+	NodeId        string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppliedResponse) Reset() {
+	*x = AppliedResponse{}
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppliedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppliedResponse) ProtoMessage() {}
+
+func (x *AppliedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppliedResponse.ProtoReflect.Descriptor instead.
+func (*AppliedResponse) Descriptor() ([]byte, []int) {
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *AppliedResponse) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
 type ChallengeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -595,7 +782,7 @@ type ChallengeRequest struct {
 
 func (x *ChallengeRequest) Reset() {
 	*x = ChallengeRequest{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +794,7 @@ func (x *ChallengeRequest) String() string {
 func (*ChallengeRequest) ProtoMessage() {}
 
 func (x *ChallengeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +807,7 @@ func (x *ChallengeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChallengeRequest.ProtoReflect.Descriptor instead.
 func (*ChallengeRequest) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 type ChallengeResponse struct {
@@ -632,7 +819,7 @@ type ChallengeResponse struct {
 
 func (x *ChallengeResponse) Reset() {
 	*x = ChallengeResponse{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +831,7 @@ func (x *ChallengeResponse) String() string {
 func (*ChallengeResponse) ProtoMessage() {}
 
 func (x *ChallengeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +844,7 @@ func (x *ChallengeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChallengeResponse.ProtoReflect.Descriptor instead.
 func (*ChallengeResponse) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ChallengeResponse) GetChallenge() []byte {
@@ -687,7 +874,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +886,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +899,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *JoinRequest) GetClusterId() string {
@@ -775,7 +962,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +974,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +987,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *JoinResponse) GetClusterId() string {
@@ -850,7 +1037,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +1049,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +1062,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LeaveRequest) GetNodeId() string {
@@ -907,7 +1094,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1106,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1119,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 var File_keyquorum_peer_v1_peer_proto protoreflect.FileDescriptor
@@ -975,7 +1162,16 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x1a\n" +
 	"\bfounding\x18\x03 \x01(\bR\bfounding\x12#\n" +
 	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\x12\x18\n" +
-	"\aprocess\x18\x05 \x01(\fR\aprocess\"\x12\n" +
+	"\aprocess\x18\x05 \x01(\fR\aprocess\">\n" +
+	"\vTickRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x16\n" +
+	"\x06urgent\x18\x02 \x01(\bR\x06urgent\"*\n" +
+	"\fTickResponse\x12\x1a\n" +
+	"\bposition\x18\x01 \x01(\x04R\bposition\",\n" +
+	"\x0eAppliedRequest\x12\x1a\n" +
+	"\bposition\x18\x01 \x01(\x04R\bposition\"*\n" +
+	"\x0fAppliedResponse\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\x12\n" +
 	"\x10ChallengeRequest\"1\n" +
 	"\x11ChallengeResponse\x12\x1c\n" +
 	"\tchallenge\x18\x01 \x01(\fR\tchallenge\"\xcd\x01\n" +
@@ -998,11 +1194,13 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12#\n" +
 	"\rkeyring_proof\x18\x02 \x01(\fR\fkeyringProof\x12\x1c\n" +
 	"\tchallenge\x18\x03 \x01(\fR\tchallenge\"\x0f\n" +
-	"\rLeaveResponse2\xfc\x03\n" +
+	"\rLeaveResponse2\x9c\x05\n" +
 	"\vPeerService\x12P\n" +
 	"\aForward\x12!.keyquorum.peer.v1.ForwardRequest\x1a\".keyquorum.peer.v1.ForwardResponse\x12O\n" +
 	"\x05Clock\x12\x1f.keyquorum.peer.v1.ClockRequest\x1a .keyquorum.peer.v1.ClockResponse\"\x03\x90\x02\x01\x12X\n" +
-	"\bStanding\x12\".keyquorum.peer.v1.StandingRequest\x1a#.keyquorum.peer.v1.StandingResponse\"\x03\x90\x02\x01\x12[\n" +
+	"\bStanding\x12\".keyquorum.peer.v1.StandingRequest\x1a#.keyquorum.peer.v1.StandingResponse\"\x03\x90\x02\x01\x12G\n" +
+	"\x04Tick\x12\x1e.keyquorum.peer.v1.TickRequest\x1a\x1f.keyquorum.peer.v1.TickResponse\x12U\n" +
+	"\aApplied\x12!.keyquorum.peer.v1.AppliedRequest\x1a\".keyquorum.peer.v1.AppliedResponse\"\x03\x90\x02\x01\x12[\n" +
 	"\tChallenge\x12#.keyquorum.peer.v1.ChallengeRequest\x1a$.keyquorum.peer.v1.ChallengeResponse\"\x03\x90\x02\x01\x12G\n" +
 	"\x04Join\x12\x1e.keyquorum.peer.v1.JoinRequest\x1a\x1f.keyquorum.peer.v1.JoinResponse\x12J\n" +
 	"\x05Leave\x12\x1f.keyquorum.peer.v1.LeaveRequest\x1a .keyquorum.peer.v1.LeaveResponseBAZ?github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1;peerv1b\x06proto3"
@@ -1019,7 +1217,7 @@ func file_keyquorum_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_keyquorum_peer_v1_peer_proto_rawDescData
 }
 
-var file_keyquorum_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_keyquorum_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_keyquorum_peer_v1_peer_proto_goTypes = []any{
 	(*ForwardRequest)(nil),                // 0: keyquorum.peer.v1.ForwardRequest
 	(*ForwardResponse)(nil),               // 1: keyquorum.peer.v1.ForwardResponse
@@ -1027,58 +1225,66 @@ var file_keyquorum_peer_v1_peer_proto_goTypes = []any{
 	(*ClockResponse)(nil),                 // 3: keyquorum.peer.v1.ClockResponse
 	(*StandingRequest)(nil),               // 4: keyquorum.peer.v1.StandingRequest
 	(*StandingResponse)(nil),              // 5: keyquorum.peer.v1.StandingResponse
-	(*ChallengeRequest)(nil),              // 6: keyquorum.peer.v1.ChallengeRequest
-	(*ChallengeResponse)(nil),             // 7: keyquorum.peer.v1.ChallengeResponse
-	(*JoinRequest)(nil),                   // 8: keyquorum.peer.v1.JoinRequest
-	(*JoinResponse)(nil),                  // 9: keyquorum.peer.v1.JoinResponse
-	(*LeaveRequest)(nil),                  // 10: keyquorum.peer.v1.LeaveRequest
-	(*LeaveResponse)(nil),                 // 11: keyquorum.peer.v1.LeaveResponse
-	(*v1.IssueRequest)(nil),               // 12: keyquorum.v1.IssueRequest
-	(*v1.RotateRequest)(nil),              // 13: keyquorum.v1.RotateRequest
-	(*v1.RevokeRequest)(nil),              // 14: keyquorum.v1.RevokeRequest
-	(*v1.DeleteRequest)(nil),              // 15: keyquorum.v1.DeleteRequest
-	(*v1.RemoveRequest)(nil),              // 16: keyquorum.v1.RemoveRequest
-	(*v1.TransferLeadershipRequest)(nil),  // 17: keyquorum.v1.TransferLeadershipRequest
-	(*v1.UpdateSettingsRequest)(nil),      // 18: keyquorum.v1.UpdateSettingsRequest
-	(*v1.IssueResponse)(nil),              // 19: keyquorum.v1.IssueResponse
-	(*v1.RotateResponse)(nil),             // 20: keyquorum.v1.RotateResponse
-	(*v1.RevokeResponse)(nil),             // 21: keyquorum.v1.RevokeResponse
-	(*v1.DeleteResponse)(nil),             // 22: keyquorum.v1.DeleteResponse
-	(*v1.RemoveResponse)(nil),             // 23: keyquorum.v1.RemoveResponse
-	(*v1.TransferLeadershipResponse)(nil), // 24: keyquorum.v1.TransferLeadershipResponse
-	(*v1.UpdateSettingsResponse)(nil),     // 25: keyquorum.v1.UpdateSettingsResponse
-	(*v1.Member)(nil),                     // 26: keyquorum.v1.Member
+	(*TickRequest)(nil),                   // 6: keyquorum.peer.v1.TickRequest
+	(*TickResponse)(nil),                  // 7: keyquorum.peer.v1.TickResponse
+	(*AppliedRequest)(nil),                // 8: keyquorum.peer.v1.AppliedRequest
+	(*AppliedResponse)(nil),               // 9: keyquorum.peer.v1.AppliedResponse
+	(*ChallengeRequest)(nil),              // 10: keyquorum.peer.v1.ChallengeRequest
+	(*ChallengeResponse)(nil),             // 11: keyquorum.peer.v1.ChallengeResponse
+	(*JoinRequest)(nil),                   // 12: keyquorum.peer.v1.JoinRequest
+	(*JoinResponse)(nil),                  // 13: keyquorum.peer.v1.JoinResponse
+	(*LeaveRequest)(nil),                  // 14: keyquorum.peer.v1.LeaveRequest
+	(*LeaveResponse)(nil),                 // 15: keyquorum.peer.v1.LeaveResponse
+	(*v1.IssueRequest)(nil),               // 16: keyquorum.v1.IssueRequest
+	(*v1.RotateRequest)(nil),              // 17: keyquorum.v1.RotateRequest
+	(*v1.RevokeRequest)(nil),              // 18: keyquorum.v1.RevokeRequest
+	(*v1.DeleteRequest)(nil),              // 19: keyquorum.v1.DeleteRequest
+	(*v1.RemoveRequest)(nil),              // 20: keyquorum.v1.RemoveRequest
+	(*v1.TransferLeadershipRequest)(nil),  // 21: keyquorum.v1.TransferLeadershipRequest
+	(*v1.UpdateSettingsRequest)(nil),      // 22: keyquorum.v1.UpdateSettingsRequest
+	(*v1.IssueResponse)(nil),              // 23: keyquorum.v1.IssueResponse
+	(*v1.RotateResponse)(nil),             // 24: keyquorum.v1.RotateResponse
+	(*v1.RevokeResponse)(nil),             // 25: keyquorum.v1.RevokeResponse
+	(*v1.DeleteResponse)(nil),             // 26: keyquorum.v1.DeleteResponse
+	(*v1.RemoveResponse)(nil),             // 27: keyquorum.v1.RemoveResponse
+	(*v1.TransferLeadershipResponse)(nil), // 28: keyquorum.v1.TransferLeadershipResponse
+	(*v1.UpdateSettingsResponse)(nil),     // 29: keyquorum.v1.UpdateSettingsResponse
+	(*v1.Member)(nil),                     // 30: keyquorum.v1.Member
 }
 var file_keyquorum_peer_v1_peer_proto_depIdxs = []int32{
-	12, // 0: keyquorum.peer.v1.ForwardRequest.issue:type_name -> keyquorum.v1.IssueRequest
-	13, // 1: keyquorum.peer.v1.ForwardRequest.rotate:type_name -> keyquorum.v1.RotateRequest
-	14, // 2: keyquorum.peer.v1.ForwardRequest.revoke:type_name -> keyquorum.v1.RevokeRequest
-	15, // 3: keyquorum.peer.v1.ForwardRequest.delete:type_name -> keyquorum.v1.DeleteRequest
-	16, // 4: keyquorum.peer.v1.ForwardRequest.remove:type_name -> keyquorum.v1.RemoveRequest
-	17, // 5: keyquorum.peer.v1.ForwardRequest.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipRequest
-	18, // 6: keyquorum.peer.v1.ForwardRequest.update_settings:type_name -> keyquorum.v1.UpdateSettingsRequest
-	19, // 7: keyquorum.peer.v1.ForwardResponse.issue:type_name -> keyquorum.v1.IssueResponse
-	20, // 8: keyquorum.peer.v1.ForwardResponse.rotate:type_name -> keyquorum.v1.RotateResponse
-	21, // 9: keyquorum.peer.v1.ForwardResponse.revoke:type_name -> keyquorum.v1.RevokeResponse
-	22, // 10: keyquorum.peer.v1.ForwardResponse.delete:type_name -> keyquorum.v1.DeleteResponse
-	23, // 11: keyquorum.peer.v1.ForwardResponse.remove:type_name -> keyquorum.v1.RemoveResponse
-	24, // 12: keyquorum.peer.v1.ForwardResponse.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipResponse
-	25, // 13: keyquorum.peer.v1.ForwardResponse.update_settings:type_name -> keyquorum.v1.UpdateSettingsResponse
-	26, // 14: keyquorum.peer.v1.JoinRequest.member:type_name -> keyquorum.v1.Member
+	16, // 0: keyquorum.peer.v1.ForwardRequest.issue:type_name -> keyquorum.v1.IssueRequest
+	17, // 1: keyquorum.peer.v1.ForwardRequest.rotate:type_name -> keyquorum.v1.RotateRequest
+	18, // 2: keyquorum.peer.v1.ForwardRequest.revoke:type_name -> keyquorum.v1.RevokeRequest
+	19, // 3: keyquorum.peer.v1.ForwardRequest.delete:type_name -> keyquorum.v1.DeleteRequest
+	20, // 4: keyquorum.peer.v1.ForwardRequest.remove:type_name -> keyquorum.v1.RemoveRequest
+	21, // 5: keyquorum.peer.v1.ForwardRequest.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipRequest
+	22, // 6: keyquorum.peer.v1.ForwardRequest.update_settings:type_name -> keyquorum.v1.UpdateSettingsRequest
+	23, // 7: keyquorum.peer.v1.ForwardResponse.issue:type_name -> keyquorum.v1.IssueResponse
+	24, // 8: keyquorum.peer.v1.ForwardResponse.rotate:type_name -> keyquorum.v1.RotateResponse
+	25, // 9: keyquorum.peer.v1.ForwardResponse.revoke:type_name -> keyquorum.v1.RevokeResponse
+	26, // 10: keyquorum.peer.v1.ForwardResponse.delete:type_name -> keyquorum.v1.DeleteResponse
+	27, // 11: keyquorum.peer.v1.ForwardResponse.remove:type_name -> keyquorum.v1.RemoveResponse
+	28, // 12: keyquorum.peer.v1.ForwardResponse.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipResponse
+	29, // 13: keyquorum.peer.v1.ForwardResponse.update_settings:type_name -> keyquorum.v1.UpdateSettingsResponse
+	30, // 14: keyquorum.peer.v1.JoinRequest.member:type_name -> keyquorum.v1.Member
 	0,  // 15: keyquorum.peer.v1.PeerService.Forward:input_type -> keyquorum.peer.v1.ForwardRequest
 	2,  // 16: keyquorum.peer.v1.PeerService.Clock:input_type -> keyquorum.peer.v1.ClockRequest
 	4,  // 17: keyquorum.peer.v1.PeerService.Standing:input_type -> keyquorum.peer.v1.StandingRequest
-	6,  // 18: keyquorum.peer.v1.PeerService.Challenge:input_type -> keyquorum.peer.v1.ChallengeRequest
-	8,  // 19: keyquorum.peer.v1.PeerService.Join:input_type -> keyquorum.peer.v1.JoinRequest
-	10, // 20: keyquorum.peer.v1.PeerService.Leave:input_type -> keyquorum.peer.v1.LeaveRequest
-	1,  // 21: keyquorum.peer.v1.PeerService.Forward:output_type -> keyquorum.peer.v1.ForwardResponse
-	3,  // 22: keyquorum.peer.v1.PeerService.Clock:output_type -> keyquorum.peer.v1.ClockResponse
-	5,  // 23: keyquorum.peer.v1.PeerService.Standing:output_type -> keyquorum.peer.v1.StandingResponse
-	7,  // 24: keyquorum.peer.v1.PeerService.Challenge:output_type -> keyquorum.peer.v1.ChallengeResponse
-	9,  // 25: keyquorum.peer.v1.PeerService.Join:output_type -> keyquorum.peer.v1.JoinResponse
-	11, // 26: keyquorum.peer.v1.PeerService.Leave:output_type -> keyquorum.peer.v1.LeaveResponse
-	21, // [21:27] is the sub-list for method output_type
-	15, // [15:21] is the sub-list for method input_type
+	6,  // 18: keyquorum.peer.v1.PeerService.Tick:input_type -> keyquorum.peer.v1.TickRequest
+	8,  // 19: keyquorum.peer.v1.PeerService.Applied:input_type -> keyquorum.peer.v1.AppliedRequest
+	10, // 20: keyquorum.peer.v1.PeerService.Challenge:input_type -> keyquorum.peer.v1.ChallengeRequest
+	12, // 21: keyquorum.peer.v1.PeerService.Join:input_type -> keyquorum.peer.v1.JoinRequest
+	14, // 22: keyquorum.peer.v1.PeerService.Leave:input_type -> keyquorum.peer.v1.LeaveRequest
+	1,  // 23: keyquorum.peer.v1.PeerService.Forward:output_type -> keyquorum.peer.v1.ForwardResponse
+	3,  // 24: keyquorum.peer.v1.PeerService.Clock:output_type -> keyquorum.peer.v1.ClockResponse
+	5,  // 25: keyquorum.peer.v1.PeerService.Standing:output_type -> keyquorum.peer.v1.StandingResponse
+	7,  // 26: keyquorum.peer.v1.PeerService.Tick:output_type -> keyquorum.peer.v1.TickResponse
+	9,  // 27: keyquorum.peer.v1.PeerService.Applied:output_type -> keyquorum.peer.v1.AppliedResponse
+	11, // 28: keyquorum.peer.v1.PeerService.Challenge:output_type -> keyquorum.peer.v1.ChallengeResponse
+	13, // 29: keyquorum.peer.v1.PeerService.Join:output_type -> keyquorum.peer.v1.JoinResponse
+	15, // 30: keyquorum.peer.v1.PeerService.Leave:output_type -> keyquorum.peer.v1.LeaveResponse
+	23, // [23:31] is the sub-list for method output_type
+	15, // [15:23] is the sub-list for method input_type
 	15, // [15:15] is the sub-list for extension type_name
 	15, // [15:15] is the sub-list for extension extendee
 	0,  // [0:15] is the sub-list for field type_name
@@ -1113,7 +1319,7 @@ func file_keyquorum_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyquorum_peer_v1_peer_proto_rawDesc), len(file_keyquorum_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

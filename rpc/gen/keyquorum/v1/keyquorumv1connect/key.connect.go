@@ -50,9 +50,11 @@ type KeyServiceClient interface {
 	// Rotate makes the subject a new active key. What the old one signed stays valid until its expiry in overlap
 	// mode, and is invalid at once in strict mode.
 	Rotate(context.Context, *connect.Request[v1.RotateRequest]) (*connect.Response[v1.RotateResponse], error)
-	// Revoke deletes all keys of the subject and makes a new one: no token issued before is valid any more.
+	// Revoke deletes all keys of the subject and makes a new one. When it has returned, no node accepts a token that was
+	// signed with one of them (a verification that asked for STALE_OK aside). It takes a round trip where all nodes answer;
+	// for a node that does not, it waits until that node refuses by itself, a quarter longer than maxStaleness.
 	Revoke(context.Context, *connect.Request[v1.RevokeRequest]) (*connect.Response[v1.RevokeResponse], error)
-	// Delete forgets the subject and all its keys.
+	// Delete forgets the subject and all its keys. It returns as Revoke does.
 	Delete(context.Context, *connect.Request[v1.DeleteRequest]) (*connect.Response[v1.DeleteResponse], error)
 	// Get shows the keys of one subject, as the asked node has them.
 	Get(context.Context, *connect.Request[v1.GetRequest]) (*connect.Response[v1.GetResponse], error)
@@ -145,9 +147,11 @@ type KeyServiceHandler interface {
 	// Rotate makes the subject a new active key. What the old one signed stays valid until its expiry in overlap
 	// mode, and is invalid at once in strict mode.
 	Rotate(context.Context, *connect.Request[v1.RotateRequest]) (*connect.Response[v1.RotateResponse], error)
-	// Revoke deletes all keys of the subject and makes a new one: no token issued before is valid any more.
+	// Revoke deletes all keys of the subject and makes a new one. When it has returned, no node accepts a token that was
+	// signed with one of them (a verification that asked for STALE_OK aside). It takes a round trip where all nodes answer;
+	// for a node that does not, it waits until that node refuses by itself, a quarter longer than maxStaleness.
 	Revoke(context.Context, *connect.Request[v1.RevokeRequest]) (*connect.Response[v1.RevokeResponse], error)
-	// Delete forgets the subject and all its keys.
+	// Delete forgets the subject and all its keys. It returns as Revoke does.
 	Delete(context.Context, *connect.Request[v1.DeleteRequest]) (*connect.Response[v1.DeleteResponse], error)
 	// Get shows the keys of one subject, as the asked node has them.
 	Get(context.Context, *connect.Request[v1.GetRequest]) (*connect.Response[v1.GetResponse], error)

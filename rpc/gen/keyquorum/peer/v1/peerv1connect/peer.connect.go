@@ -41,6 +41,10 @@ const (
 	PeerServiceClockProcedure = "/keyquorum.peer.v1.PeerService/Clock"
 	// PeerServiceStandingProcedure is the fully-qualified name of the PeerService's Standing RPC.
 	PeerServiceStandingProcedure = "/keyquorum.peer.v1.PeerService/Standing"
+	// PeerServiceTickProcedure is the fully-qualified name of the PeerService's Tick RPC.
+	PeerServiceTickProcedure = "/keyquorum.peer.v1.PeerService/Tick"
+	// PeerServiceAppliedProcedure is the fully-qualified name of the PeerService's Applied RPC.
+	PeerServiceAppliedProcedure = "/keyquorum.peer.v1.PeerService/Applied"
 	// PeerServiceChallengeProcedure is the fully-qualified name of the PeerService's Challenge RPC.
 	PeerServiceChallengeProcedure = "/keyquorum.peer.v1.PeerService/Challenge"
 	// PeerServiceJoinProcedure is the fully-qualified name of the PeerService's Join RPC.
@@ -57,6 +61,11 @@ type PeerServiceClient interface {
 	Clock(context.Context, *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error)
 	// Standing tells what the asked node is part of, and how far it has applied the log.
 	Standing(context.Context, *connect.Request[v1.StandingRequest]) (*connect.Response[v1.StandingResponse], error)
+	// Tick has the leader commit a tick that it proposes after the question came in, and gives its position. Whoever has
+	// applied that has all that was acknowledged anywhere before it asked.
+	Tick(context.Context, *connect.Request[v1.TickRequest]) (*connect.Response[v1.TickResponse], error)
+	// Applied answers once the asked node has applied a position of the log.
+	Applied(context.Context, *connect.Request[v1.AppliedRequest]) (*connect.Response[v1.AppliedResponse], error)
 	// Challenge gives what a proof to the asked node has to be bound to, for a few seconds: one that was overheard is of no
 	// use later.
 	Challenge(context.Context, *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error)
@@ -97,6 +106,19 @@ func NewPeerServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		tick: connect.NewClient[v1.TickRequest, v1.TickResponse](
+			httpClient,
+			baseURL+PeerServiceTickProcedure,
+			connect.WithSchema(peerServiceMethods.ByName("Tick")),
+			connect.WithClientOptions(opts...),
+		),
+		applied: connect.NewClient[v1.AppliedRequest, v1.AppliedResponse](
+			httpClient,
+			baseURL+PeerServiceAppliedProcedure,
+			connect.WithSchema(peerServiceMethods.ByName("Applied")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		challenge: connect.NewClient[v1.ChallengeRequest, v1.ChallengeResponse](
 			httpClient,
 			baseURL+PeerServiceChallengeProcedure,
@@ -124,6 +146,8 @@ type peerServiceClient struct {
 	forward   *connect.Client[v1.ForwardRequest, v1.ForwardResponse]
 	clock     *connect.Client[v1.ClockRequest, v1.ClockResponse]
 	standing  *connect.Client[v1.StandingRequest, v1.StandingResponse]
+	tick      *connect.Client[v1.TickRequest, v1.TickResponse]
+	applied   *connect.Client[v1.AppliedRequest, v1.AppliedResponse]
 	challenge *connect.Client[v1.ChallengeRequest, v1.ChallengeResponse]
 	join      *connect.Client[v1.JoinRequest, v1.JoinResponse]
 	leave     *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
@@ -142,6 +166,16 @@ func (c *peerServiceClient) Clock(ctx context.Context, req *connect.Request[v1.C
 // Standing calls keyquorum.peer.v1.PeerService.Standing.
 func (c *peerServiceClient) Standing(ctx context.Context, req *connect.Request[v1.StandingRequest]) (*connect.Response[v1.StandingResponse], error) {
 	return c.standing.CallUnary(ctx, req)
+}
+
+// Tick calls keyquorum.peer.v1.PeerService.Tick.
+func (c *peerServiceClient) Tick(ctx context.Context, req *connect.Request[v1.TickRequest]) (*connect.Response[v1.TickResponse], error) {
+	return c.tick.CallUnary(ctx, req)
+}
+
+// Applied calls keyquorum.peer.v1.PeerService.Applied.
+func (c *peerServiceClient) Applied(ctx context.Context, req *connect.Request[v1.AppliedRequest]) (*connect.Response[v1.AppliedResponse], error) {
+	return c.applied.CallUnary(ctx, req)
 }
 
 // Challenge calls keyquorum.peer.v1.PeerService.Challenge.
@@ -167,6 +201,11 @@ type PeerServiceHandler interface {
 	Clock(context.Context, *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error)
 	// Standing tells what the asked node is part of, and how far it has applied the log.
 	Standing(context.Context, *connect.Request[v1.StandingRequest]) (*connect.Response[v1.StandingResponse], error)
+	// Tick has the leader commit a tick that it proposes after the question came in, and gives its position. Whoever has
+	// applied that has all that was acknowledged anywhere before it asked.
+	Tick(context.Context, *connect.Request[v1.TickRequest]) (*connect.Response[v1.TickResponse], error)
+	// Applied answers once the asked node has applied a position of the log.
+	Applied(context.Context, *connect.Request[v1.AppliedRequest]) (*connect.Response[v1.AppliedResponse], error)
 	// Challenge gives what a proof to the asked node has to be bound to, for a few seconds: one that was overheard is of no
 	// use later.
 	Challenge(context.Context, *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error)
@@ -203,6 +242,19 @@ func NewPeerServiceHandler(svc PeerServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	peerServiceTickHandler := connect.NewUnaryHandler(
+		PeerServiceTickProcedure,
+		svc.Tick,
+		connect.WithSchema(peerServiceMethods.ByName("Tick")),
+		connect.WithHandlerOptions(opts...),
+	)
+	peerServiceAppliedHandler := connect.NewUnaryHandler(
+		PeerServiceAppliedProcedure,
+		svc.Applied,
+		connect.WithSchema(peerServiceMethods.ByName("Applied")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	peerServiceChallengeHandler := connect.NewUnaryHandler(
 		PeerServiceChallengeProcedure,
 		svc.Challenge,
@@ -230,6 +282,10 @@ func NewPeerServiceHandler(svc PeerServiceHandler, opts ...connect.HandlerOption
 			peerServiceClockHandler.ServeHTTP(w, r)
 		case PeerServiceStandingProcedure:
 			peerServiceStandingHandler.ServeHTTP(w, r)
+		case PeerServiceTickProcedure:
+			peerServiceTickHandler.ServeHTTP(w, r)
+		case PeerServiceAppliedProcedure:
+			peerServiceAppliedHandler.ServeHTTP(w, r)
 		case PeerServiceChallengeProcedure:
 			peerServiceChallengeHandler.ServeHTTP(w, r)
 		case PeerServiceJoinProcedure:
@@ -255,6 +311,14 @@ func (UnimplementedPeerServiceHandler) Clock(context.Context, *connect.Request[v
 
 func (UnimplementedPeerServiceHandler) Standing(context.Context, *connect.Request[v1.StandingRequest]) (*connect.Response[v1.StandingResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keyquorum.peer.v1.PeerService.Standing is not implemented"))
+}
+
+func (UnimplementedPeerServiceHandler) Tick(context.Context, *connect.Request[v1.TickRequest]) (*connect.Response[v1.TickResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keyquorum.peer.v1.PeerService.Tick is not implemented"))
+}
+
+func (UnimplementedPeerServiceHandler) Applied(context.Context, *connect.Request[v1.AppliedRequest]) (*connect.Response[v1.AppliedResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keyquorum.peer.v1.PeerService.Applied is not implemented"))
 }
 
 func (UnimplementedPeerServiceHandler) Challenge(context.Context, *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error) {
