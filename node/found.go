@@ -37,9 +37,9 @@ func (n *Node) Init(ctx context.Context, by rpc.Caller, req *v1.InitRequest) (*v
 	if view := n.fsm.View(); view.Founded() {
 		return &v1.InitResponse{ClusterId: view.ClusterID(), AlreadyFounded: true}, nil
 	}
-	settings := fsm.DefaultSettings().With(rpc.SettingsChange(req.GetSettings()))
-	if err := settings.Validate(); err != nil {
-		return nil, ofSettings(err)
+	settings, err := n.foundingSettings(req.GetSettings())
+	if err != nil {
+		return nil, err
 	}
 	n.claiming.Store(true)
 	defer n.claiming.Store(false)
@@ -53,6 +53,25 @@ func (n *Node) Init(ctx context.Context, by rpc.Caller, req *v1.InitRequest) (*v
 		return &v1.InitResponse{ClusterId: view.ClusterID(), AlreadyFounded: true}, nil
 	}
 	return n.found(ctx, by, settings)
+}
+
+// heartbeats is how many of them fit at least into the bound on staleness, so that losing a leader interrupts no
+// verification.
+const heartbeats = 10
+
+// foundingSettings gives the settings of a cluster that this node founds.
+func (n *Node) foundingSettings(asked *v1.Settings) (fsm.Settings, error) {
+	defaults := fsm.DefaultSettings()
+	least := heartbeats * n.cfg.Timing.Heartbeat
+	defaults.MaxStaleness = max(defaults.MaxStaleness, least)
+	settings := rpc.FoundingSettings(asked, defaults)
+	if err := settings.Validate(); err != nil {
+		return settings, ofSettings(err)
+	}
+	if settings.MaxStaleness < least {
+		return settings, fault.Invalid("settings.maxStaleness", fmt.Sprintf("must be at least %v: %d times this node's heartbeat", least, heartbeats))
+	}
+	return settings, nil
 }
 
 // halfFounded tells whether this node began to found a cluster and has not finished.

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/node/revocation"
 )
 
 // metrics counts what the node does by itself; requests are counted where they are answered.
@@ -17,6 +18,8 @@ type metrics struct {
 	lag       prometheus.Histogram
 	deleted   prometheus.Counter
 	forgotten prometheus.Counter
+	rounds    *prometheus.HistogramVec
+	settled   *prometheus.HistogramVec
 }
 
 // newMetrics registers the node's metrics. What the node knows anyway is read when it is asked for.
@@ -39,6 +42,13 @@ func newMetrics(n *Node) *metrics {
 	gauge("keyquorum_keys", "Keys held, active and retiring.", func() float64 { return float64(n.fsm.View().KeyCount()) })
 	gauge("keyquorum_revision", "Revision of the state.", func() float64 { return float64(n.fsm.View().Revision()) })
 	gauge("keyquorum_ready", "1 while this node is ready.", func() float64 { return truth(n.Ready() == nil) })
+	gauge("keyquorum_staleness_seconds", "How old this node's state can be; -1 if nothing has been proved.", func() float64 {
+		age, proved := n.freshness.Age(n.fsm.State())
+		if !proved {
+			return -1
+		}
+		return age.Seconds()
+	})
 	gauge("keyquorum_clock_known", "1 while this node knows the cluster's time.", func() float64 {
 		_, known := n.clock.Now()
 		return truth(known)
@@ -60,6 +70,14 @@ func newMetrics(n *Node) *metrics {
 		deleted: factory.NewCounter(prometheus.CounterOpts{
 			Name: "keyquorum_retiring_keys_deleted_total", Help: "Retiring keys deleted, by this node as the leader.",
 		}),
+		rounds: factory.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "keyquorum_freshness_round_seconds", Help: "Time that this node's freshness rounds took, by outcome.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}, []string{"outcome"}),
+		settled: factory.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "keyquorum_revocation_seconds", Help: "Time until revocations were final, by whether nodes had to be waited out.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"outcome"}),
 		forgotten: factory.NewCounter(prometheus.CounterOpts{
 			Name: "keyquorum_users_forgotten_total", Help: "Users forgotten for want of a live token, by this node as the leader.",
 		}),
@@ -75,6 +93,22 @@ func (m *metrics) expired(e fsm.Expired) {
 	}
 	m.deleted.Add(float64(e.Deleted))
 	m.forgotten.Add(float64(e.Forgotten))
+}
+
+func (m *metrics) round(took time.Duration, err error) {
+	outcome := "fresh"
+	if err != nil {
+		outcome = "failed"
+	}
+	m.rounds.WithLabelValues(outcome).Observe(took.Seconds())
+}
+
+func (m *metrics) settle(took time.Duration, f revocation.Finality) {
+	outcome := "applied"
+	if f.Expired > 0 {
+		outcome = "expired"
+	}
+	m.settled.WithLabelValues(outcome).Observe(took.Seconds())
 }
 
 func (n *Node) lastContact() float64 {

@@ -12,9 +12,11 @@ import (
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/node/clock"
+	"github.com/keyquorum/keyquorum/node/freshness"
 	"github.com/keyquorum/keyquorum/node/membership"
 	"github.com/keyquorum/keyquorum/node/propose"
 	"github.com/keyquorum/keyquorum/node/raftnet"
+	"github.com/keyquorum/keyquorum/node/revocation"
 	"github.com/keyquorum/keyquorum/node/tokens"
 	"github.com/keyquorum/keyquorum/rpc"
 )
@@ -32,6 +34,9 @@ type Node struct {
 	clock     *clock.Clock
 	proposer  *propose.Proposer
 	members   *membership.Manager
+	freshness *freshness.Freshness
+	ticks     *freshness.Ticks
+	revoked   *revocation.Revocation
 	tokens    *tokens.Service
 	local     *localWriter
 	server    *http.Server
@@ -99,9 +104,18 @@ func (n *Node) furnish() {
 		Propose: n.proposer.Propose, Await: n.proposer.Await, Applied: n.peers.applied, WhoIs: n.peers.whoIs,
 		Process: n.peers.process, Origin: n.origin(), Stable: n.cfg.Timing.Stable, Logger: n.log,
 	})
+	n.ticks = freshness.NewTicks(freshness.TicksConfig{Propose: n.proposer.Propose, View: n.fsm.View, Origin: n.origin()})
+	n.freshness = freshness.New(freshness.Config{
+		State: n.fsm.State, Wait: n.fsm.Wait, Tick: n.askTick, Mono: n.cfg.Mono, Wall: n.cfg.Wall,
+		Observe: n.metrics.round, Logger: n.log,
+	})
+	n.revoked = revocation.New(revocation.Config{
+		Self: n.cfg.ID, State: n.fsm.State, Mono: n.cfg.Mono, Applied: n.peers.reached, Propose: n.proposer.Propose,
+		Nudge: n.ticks.Nudge, Leading: n.leading.Load, Origin: n.origin(), Logger: n.log,
+	})
 	n.tokens = tokens.New(tokens.Config{
-		Node: n.cfg.Name, View: n.fsm.View, Wait: n.fsm.Wait, Keyring: n.cfg.Keyring,
-		Propose: n.proposer.Propose, Now: n.clock.Now, Last: n.clock.Last, Leading: n.leading.Load,
+		Node: n.cfg.Name, State: n.fsm.State, Freshness: n.freshness, Settle: n.settle, Keyring: n.cfg.Keyring,
+		Propose: n.proposer.Propose, Now: n.clock.Now, Last: n.clock.Last,
 	})
 	n.local = &localWriter{node: n}
 	front := rpc.Config{

@@ -102,6 +102,35 @@ func (p *peers) applied(ctx context.Context, member fsm.Member) (uint64, error) 
 	return res.GetAppliedIndex(), err
 }
 
+// tick asks a member that leads for a tick.
+func (p *peers) tick(ctx context.Context, leader string, req *peerv1.TickRequest) (uint64, error) {
+	address, ok := p.address(leader)
+	if !ok {
+		return 0, fmt.Errorf("%w that this node has an address for", fault.ErrNoLeader)
+	}
+	res, err := p.peer(address).Tick(ctx, connect.NewRequest(req))
+	if err != nil {
+		return 0, fmt.Errorf("%w that answers at %s (%w)", fault.ErrNoLeader, address, err)
+	}
+	return res.Msg.GetPosition(), nil
+}
+
+// reached waits until a member has applied the position, and gives how far it has come.
+func (p *peers) reached(ctx context.Context, member fsm.Member, position uint64) (uint64, error) {
+	address, ok := p.address(member.ID)
+	if !ok {
+		address = member.RPCAddress
+	}
+	res, err := p.peer(address).Applied(ctx, connect.NewRequest(&peerv1.AppliedRequest{Position: position}))
+	if err != nil {
+		return 0, err
+	}
+	if res.Msg.GetNodeId() != member.ID {
+		return 0, fmt.Errorf("%s is node %s, not %s", address, res.Msg.GetNodeId(), member.ID)
+	}
+	return res.Msg.GetPosition(), nil
+}
+
 // standing asks a node what it is part of.
 func (p *peers) standing(ctx context.Context, address string) (*peerv1.StandingResponse, error) {
 	res, err := p.peer(address).Standing(ctx, connect.NewRequest(&peerv1.StandingRequest{}))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/rpc"
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
@@ -67,6 +68,24 @@ func (n *Node) Standing(context.Context) (*peerv1.StandingResponse, error) {
 		NodeId: n.cfg.ID, ClusterId: n.fsm.View().ClusterID(), Founding: founding, AppliedIndex: n.raft.AppliedIndex(),
 		Process: n.process,
 	}, nil
+}
+
+// Tick implements rpc.Peers, on the leader.
+func (n *Node) Tick(ctx context.Context, req *peerv1.TickRequest) (*peerv1.TickResponse, error) {
+	position, err := n.ticks.Tick(ctx, req.GetNodeId(), req.GetUrgent())
+	if err != nil {
+		return nil, err
+	}
+	return &peerv1.TickResponse{Position: position}, nil
+}
+
+// Applied implements rpc.Peers.
+func (n *Node) Applied(ctx context.Context, req *peerv1.AppliedRequest) (*peerv1.AppliedResponse, error) {
+	view, err := n.fsm.Wait(ctx, func(v *fsm.View) bool { return v.Position() >= req.GetPosition() })
+	if err != nil {
+		return nil, err
+	}
+	return &peerv1.AppliedResponse{NodeId: n.cfg.ID, Position: view.Position()}, nil
 }
 
 // Challenge implements rpc.Peers.

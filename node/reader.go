@@ -63,11 +63,21 @@ func (n *Node) Status(context.Context) (*v1.StatusResponse, error) {
 		Keys:         uint64(view.KeyCount()),
 		Members:      memberMessages(view, servers, leader),
 		Ready:        true,
+		Staleness:    n.staleness(),
 	}
 	if err := n.Ready(); err != nil {
 		res.Ready, res.NotReadyBecause = false, err.Error()
 	}
 	return res, nil
+}
+
+// staleness gives how old the state can be; nil where nothing has been proved.
+func (n *Node) staleness() *durationpb.Duration {
+	age, proved := n.freshness.Age(n.fsm.State())
+	if !proved {
+		return nil
+	}
+	return durationpb.New(age)
 }
 
 func (n *Node) clockMessage() *v1.Clock {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/keyquorum/keyquorum/internal/fault"
 )
@@ -23,16 +24,29 @@ func (n *Node) Ready() error {
 		return n.unfounded()
 	case !ever:
 		return fault.ErrTimeUnknown
-	case !n.led():
-		return fault.ErrNoLeader
+	case n.clock.Off():
+		return fault.ErrClockOff
 	}
-	return nil
+	return n.fresh()
 }
 
 // led tells whether the node knows a leader.
 func (n *Node) led() bool {
 	_, id := n.raft.LeaderWithID()
 	return id != ""
+}
+
+// fresh says why the node verifies nothing, or nil. A node that is fresh goes on without a leader, for as long as it is.
+func (n *Node) fresh() error {
+	state := n.fsm.State()
+	bound := state.View().Settings().MaxStaleness
+	switch age, proved := n.freshness.Age(state); {
+	case !proved:
+		return fmt.Errorf("%w: it has had no answer from a leader since it started", fault.ErrStale)
+	case age > bound:
+		return fmt.Errorf("%w: it had its last answer from a leader %v ago", fault.ErrStale, age.Round(time.Millisecond))
+	}
+	return nil
 }
 
 // serving says why the node takes no writes, or nil.

@@ -34,6 +34,9 @@ func (n *Node) Run(ctx context.Context) error {
 	start("own clock", n.watchOwnClock)
 	start("membership", n.join)
 	start("keyring", n.checkKeyring)
+	start("ticks", n.ticks.Run)
+	start("freshness", n.freshness.Run)
+	start("revocation", n.revoked.Run)
 
 	var log errgroup.Group // outlives the rooms: they propose until they are done
 	proposing, stopProposing := context.WithCancel(context.WithoutCancel(ctx))

@@ -35,11 +35,22 @@ func SettingsMessage(s fsm.Settings) *v1.Settings {
 	return &v1.Settings{
 		Mode: mode, ForgetAfter: durationpb.New(s.ForgetAfter), Issuer: &s.Issuer, MinTtl: durationpb.New(s.MinTTL),
 		DefaultTtl: durationpb.New(s.DefaultTTL), MaxTtl: durationpb.New(s.MaxTTL),
-		MaxRetiringKeys: &retiring, WantedVoters: &voters,
+		MaxRetiringKeys: &retiring, WantedVoters: &voters, LeaderRegion: &s.LeaderRegion,
+		MaxStaleness: durationpb.New(s.MaxStaleness),
 	}
 }
 
-// SettingsChange reads the fields that are present.
+// FoundingSettings gives the settings of a cluster that is founded with the fields that are present in place of the
+// defaults.
+func FoundingSettings(m *v1.Settings, defaults fsm.Settings) fsm.Settings {
+	s := defaults.With(SettingsChange(m))
+	if d := m.GetMaxStaleness(); d != nil {
+		s.MaxStaleness = d.AsDuration()
+	}
+	return s
+}
+
+// SettingsChange reads the fields that are present, of those that can change.
 func SettingsChange(m *v1.Settings) fsm.UpdateSettings {
 	c := fsm.UpdateSettings{
 		ForgetAfter: duration(m.GetForgetAfter()), MinTTL: duration(m.GetMinTtl()),
@@ -53,7 +64,7 @@ func SettingsChange(m *v1.Settings) fsm.UpdateSettings {
 	case v1.Settings_UNSPECIFIED: // stays as it is
 	}
 	if m != nil {
-		c.Issuer = m.Issuer
+		c.Issuer, c.LeaderRegion = m.Issuer, m.LeaderRegion
 	}
 	if m != nil && m.MaxRetiringKeys != nil {
 		c.MaxRetiring = new(int(m.GetMaxRetiringKeys()))

@@ -33,6 +33,8 @@ var sentinels = []struct {
 	{is: fault.ErrNoLeader, code: connect.CodeUnavailable},
 	{is: fault.ErrTimeUnknown, code: connect.CodeUnavailable},
 	{is: fault.ErrBehind, code: connect.CodeUnavailable},
+	{is: fault.ErrStale, code: connect.CodeUnavailable},
+	{is: fault.ErrClockOff, code: connect.CodeUnavailable},
 	{is: fault.ErrNotFounded, code: connect.CodeUnavailable},
 	{is: fault.ErrRemoved, code: connect.CodeUnavailable},
 	{is: fault.ErrTwin, code: connect.CodeUnavailable},

@@ -37,6 +37,8 @@ var mapping = []struct {
 	{name: "ErrNoLeader", err: fault.ErrNoLeader, code: connect.CodeUnavailable},
 	{name: "ErrTimeUnknown", err: fault.ErrTimeUnknown, code: connect.CodeUnavailable},
 	{name: "ErrBehind", err: fault.ErrBehind, code: connect.CodeUnavailable},
+	{name: "ErrStale", err: fault.ErrStale, code: connect.CodeUnavailable},
+	{name: "ErrClockOff", err: fault.ErrClockOff, code: connect.CodeUnavailable},
 	{name: "ErrNotFounded", err: fault.ErrNotFounded, code: connect.CodeUnavailable},
 	{name: "ErrOverloaded", err: fault.ErrOverloaded, code: connect.CodeUnavailable},
 	{name: "ErrShuttingDown", err: fault.ErrShuttingDown, code: connect.CodeUnavailable},

@@ -130,6 +130,14 @@ func (n *fakeNode) Standing(ctx context.Context) (*peerv1.StandingResponse, erro
 	return give(ctx, n, rpc.Caller{}, &peerv1.StandingRequest{}, &peerv1.StandingResponse{NodeId: "id"})
 }
 
+func (n *fakeNode) Tick(ctx context.Context, req *peerv1.TickRequest) (*peerv1.TickResponse, error) {
+	return give(ctx, n, rpc.Caller{}, req, &peerv1.TickResponse{Position: 7})
+}
+
+func (n *fakeNode) Applied(ctx context.Context, req *peerv1.AppliedRequest) (*peerv1.AppliedResponse, error) {
+	return give(ctx, n, rpc.Caller{}, req, &peerv1.AppliedResponse{NodeId: "id", Position: 7})
+}
+
 func (n *fakeNode) Challenge(ctx context.Context) (*peerv1.ChallengeResponse, error) {
 	return give(ctx, n, rpc.Caller{}, &peerv1.ChallengeRequest{}, &peerv1.ChallengeResponse{Challenge: []byte("c")})
 }

@@ -82,6 +82,14 @@ func (s peerService) Standing(ctx context.Context, req *connect.Request[peerv1.S
 	return answer(ctx, req, unchecked, noRequest[peerv1.StandingRequest](s.node.Standing))
 }
 
+func (s peerService) Tick(ctx context.Context, req *connect.Request[peerv1.TickRequest]) (*connect.Response[peerv1.TickResponse], error) {
+	return answer(ctx, req, checkTick, s.node.Tick)
+}
+
+func (s peerService) Applied(ctx context.Context, req *connect.Request[peerv1.AppliedRequest]) (*connect.Response[peerv1.AppliedResponse], error) {
+	return answer(ctx, req, unchecked, s.node.Applied)
+}
+
 func (s peerService) Challenge(ctx context.Context, req *connect.Request[peerv1.ChallengeRequest]) (*connect.Response[peerv1.ChallengeResponse], error) {
 	return answer(ctx, req, unchecked, noRequest[peerv1.ChallengeRequest](s.node.Challenge))
 }

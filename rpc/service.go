@@ -50,6 +50,10 @@ type Peers interface {
 	Local() Writer
 	Clock(context.Context) (*peerv1.ClockResponse, error)
 	Standing(context.Context) (*peerv1.StandingResponse, error)
+	// Tick commits a tick for a member, on the leader.
+	Tick(context.Context, *peerv1.TickRequest) (*peerv1.TickResponse, error)
+	// Applied answers once this node has applied a position.
+	Applied(context.Context, *peerv1.AppliedRequest) (*peerv1.AppliedResponse, error)
 	Challenge(context.Context) (*peerv1.ChallengeResponse, error)
 	Join(context.Context, *peerv1.JoinRequest) (*peerv1.JoinResponse, error)
 	Leave(context.Context, *peerv1.LeaveRequest) (*peerv1.LeaveResponse, error)

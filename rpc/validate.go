@@ -64,13 +64,22 @@ func checkDuration(field string, d *durationpb.Duration, least time.Duration) er
 	return nil
 }
 
-func checkVerify(req *v1.VerifyRequest) error { return checkAskedAudience(req.GetAudience()) }
+func checkVerify(req *v1.VerifyRequest) error {
+	return cmp.Or(checkAskedAudience(req.GetAudience()), checkConsistency(req.GetConsistency()))
+}
+
+func checkConsistency(c v1.VerifyRequest_Consistency) error {
+	if _, known := v1.VerifyRequest_Consistency_name[int32(c)]; !known {
+		return fault.Invalid("consistency", "must be BOUNDED, LINEARIZABLE or STALE_OK")
+	}
+	return nil
+}
 
 func checkVerifyBatch(req *v1.VerifyBatchRequest) error {
 	if n := len(req.GetTokens()); n > maxBatch {
 		return fault.Invalid("tokens", fmt.Sprintf("has %d: the most is %d at a time", n, maxBatch))
 	}
-	return checkAskedAudience(req.GetAudience())
+	return cmp.Or(checkAskedAudience(req.GetAudience()), checkConsistency(req.GetConsistency()))
 }
 
 func checkAskedAudience(audience string) error {
@@ -122,6 +131,9 @@ func checkList(req *v1.ListRequest) error {
 func checkInit(req *v1.InitRequest) error { return checkSettings(req.GetSettings()) }
 
 func checkUpdateSettings(req *v1.UpdateSettingsRequest) error {
+	if req.GetSettings().GetMaxStaleness() != nil {
+		return fault.Invalid("settings.maxStaleness", "is set when the cluster is founded, and cannot be changed")
+	}
 	if SettingsChange(req.GetSettings()) == (fsm.UpdateSettings{}) {
 		return fault.Invalid("settings", "must name at least one setting to change")
 	}
@@ -142,6 +154,7 @@ func checkSettings(s *v1.Settings) error {
 		{"settings.minTtl", s.GetMinTtl(), time.Millisecond},
 		{"settings.defaultTtl", s.GetDefaultTtl(), time.Millisecond},
 		{"settings.maxTtl", s.GetMaxTtl(), time.Millisecond},
+		{"settings.maxStaleness", s.GetMaxStaleness(), time.Millisecond},
 	} {
 		if d.value == nil {
 			continue
@@ -176,6 +189,8 @@ func checkForward(req *peerv1.ForwardRequest) error {
 	}
 	return nil
 }
+
+func checkTick(req *peerv1.TickRequest) error { return checkName("nodeId", req.GetNodeId()) }
 
 func checkJoin(req *peerv1.JoinRequest) error {
 	m := req.GetMember()

@@ -16,6 +16,10 @@ var (
 	ErrTimeUnknown = errors.New("the cluster's time is unknown")
 	// ErrBehind says that the node has not caught up with what the request names.
 	ErrBehind = errors.New("this node is behind")
+	// ErrStale says that the node cannot prove that its state is young enough to verify on.
+	ErrStale = errors.New("this node's state may be too old")
+	// ErrClockOff says that the node's own wall clock is wrong.
+	ErrClockOff = errors.New("this node's wall clock is off by more than 500 ms: set it right")
 	// ErrNotFounded says that the node belongs to no cluster yet.
 	ErrNotFounded = errors.New("this node is in no cluster yet")
 	// ErrRemoved says that the node was a member and is none any more. It does not come back under that identity; the

@@ -23,7 +23,7 @@ func (s *Service) Issue(ctx context.Context, origin fsm.Origin, req *v1.IssueReq
 		ID:       token.NewID(),
 		Claims:   req.GetClaims().AsMap(),
 	}
-	view := s.cfg.View()
+	view := s.view()
 	if !view.Founded() { // as where a node is new at an address that others take for the leader's
 		return nil, fault.ErrNotFounded
 	}
@@ -72,7 +72,7 @@ func (s *Service) record(ctx context.Context, origin fsm.Origin, op fsm.Issue) (
 
 // needsKey tells whether the subject has no active key, or one that will be due when the entry is applied.
 func (s *Service) needsKey(subject string) bool {
-	user, ok := s.cfg.View().User(subject)
+	user, ok := s.view().User(subject)
 	if !ok {
 		return true
 	}

@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/internal/plant"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
@@ -29,32 +31,52 @@ func (s *Service) Rotate(ctx context.Context, origin fsm.Origin, req *v1.RotateR
 	return &v1.RotateResponse{KeyId: res.Key.ID.String(), Revision: res.Revision}, nil
 }
 
-// Revoke deletes all of the subject's keys and makes a new one.
+// Revoke deletes all of the subject's keys and makes a new one. It returns once no node accepts one of them.
 func (s *Service) Revoke(ctx context.Context, origin fsm.Origin, req *v1.RevokeRequest) (*v1.RevokeResponse, error) {
 	expected, candidate, err := s.change(req.GetSubject(), req.GetExpectedKeyId())
 	if err != nil {
 		return nil, err
 	}
-	res, err := s.cfg.Propose(ctx, fsm.Command{Origin: origin, Op: fsm.Revoke{
+	res, finality, err := s.end(ctx, fsm.Command{Origin: origin, Op: fsm.Revoke{
 		Subject: req.GetSubject(), Expected: expected, Candidate: candidate,
 	}})
 	if err != nil {
 		return nil, err
 	}
-	return &v1.RevokeResponse{KeyId: res.Key.ID.String(), Revision: res.Revision}, nil
+	return &v1.RevokeResponse{KeyId: res.Key.ID.String(), Revision: res.Revision, Finality: finality}, nil
 }
 
-// Delete forgets the subject.
+// Delete forgets the subject. It returns as Revoke does.
 func (s *Service) Delete(ctx context.Context, origin fsm.Origin, req *v1.DeleteRequest) (*v1.DeleteResponse, error) {
 	expected, err := keyID("expectedKeyId", req.GetExpectedKeyId())
 	if err != nil {
 		return nil, err
 	}
-	res, err := s.cfg.Propose(ctx, fsm.Command{Origin: origin, Op: fsm.Delete{Subject: req.GetSubject(), Expected: expected}})
+	res, finality, err := s.end(ctx, fsm.Command{Origin: origin, Op: fsm.Delete{Subject: req.GetSubject(), Expected: expected}})
 	if err != nil {
 		return nil, err
 	}
-	return &v1.DeleteResponse{Revision: res.Revision}, nil
+	return &v1.DeleteResponse{Revision: res.Revision, Finality: finality}, nil
+}
+
+// end puts through the log what ends keys, and waits until that holds on all nodes. A refusal says that they have ended
+// before, by a call that may not have waited to the end: so it is an answer only once the same holds.
+func (s *Service) end(ctx context.Context, cmd fsm.Command) (fsm.Result, *v1.Finality, error) {
+	begun := time.Now()
+	res, refusal := s.cfg.Propose(ctx, cmd)
+	if res.Position == 0 { // nothing was applied
+		return res, nil, refusal
+	}
+	if refusal != nil && plant.On(plant.IdleRevoke) {
+		return res, nil, refusal
+	}
+	applied, expired, err := s.cfg.Settle(ctx, res)
+	if err != nil {
+		return res, nil, err
+	}
+	return res, &v1.Finality{
+		AppliedNodes: uint32(applied), ExpiredNodes: uint32(expired), Took: durationpb.New(time.Since(begun)), //nolint:gosec // counts of members
+	}, refusal
 }
 
 // change reads what Rotate and Revoke have in common.
@@ -81,7 +103,7 @@ func keyID(field, text string) (fsm.KeyID, error) {
 
 // Get shows a subject's keys.
 func (s *Service) Get(_ context.Context, req *v1.GetRequest) (*v1.GetResponse, error) {
-	view := s.cfg.View()
+	view := s.view()
 	user, ok := view.User(req.GetSubject())
 	if !ok {
 		return nil, &fsm.Refusal{Code: fsm.CodeUnknownSubject, Field: "subject", Message: "no such subject"}
@@ -106,7 +128,7 @@ func (s *Service) List(_ context.Context, req *v1.ListRequest) (*v1.ListResponse
 	if size == 0 {
 		size = defaultPage
 	}
-	view := s.cfg.View()
+	view := s.view()
 	users := view.Users(after, size+1)
 	subjects := pageOf(users[:min(size, len(users))])
 	res := &v1.ListResponse{Subjects: subjects, Revision: view.Revision()}

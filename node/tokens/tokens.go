@@ -16,29 +16,38 @@ type Keyring interface {
 	Open(subject string, random uint64, sealed []byte) (*secret.Key, error)
 }
 
+// Freshness tells how old a state can be. freshness.Freshness is one.
+type Freshness interface {
+	// Age reads the clocks anew each time; false if nothing has been proved of this very state.
+	Age(state *fsm.State) (age time.Duration, proved bool)
+	// Round waits until all that was acknowledged before the call is in the state.
+	Round(ctx context.Context, urgent bool) error
+}
+
 // Config is what a Service works with. Fields without a stated default are required.
 type Config struct {
 	// Node is the node's name, for answers.
 	Node string
-	View func() *fsm.View
-	// Wait waits until the state is as asked.
-	Wait    func(ctx context.Context, ok func(*fsm.View) bool) (*fsm.View, error)
+	// State gives the node's state.
+	State     func() *fsm.State
+	Freshness Freshness
+	// Settle waits until what applying a Revoke or a Delete gave holds on all nodes, and tells how many have applied it, and
+	// how many had to be waited out.
+	Settle  func(context.Context, fsm.Result) (applied, expired int, err error)
 	Keyring Keyring
 	// Propose puts a command through the log.
 	Propose func(context.Context, fsm.Command) (fsm.Result, error)
 	// Now gives the cluster's time, and whether it is known. Last gives the time that the node last knew,
 	// carried on, and whether it ever knew it.
 	Now, Last func() (time.Time, bool)
-	// Leading tells whether this node leads: its state then lacks nothing that was acknowledged.
-	Leading func() bool
-	// MaxWaiters bounds the verifications that wait for the node to catch up; 1024 if zero.
+	// MaxWaiters bounds the requests that wait for a round; 1024 if zero.
 	MaxWaiters int
 }
 
 // Service issues and verifies. Its methods are safe for concurrent use.
 type Service struct {
 	cfg Config
-	// waiting holds a place for each verification that waits for the node to catch up.
+	// waiting holds a place for each request that waits for a round.
 	waiting chan struct{}
 }
 

@@ -35,7 +35,35 @@ type rig struct {
 	// before runs ahead of each command, as what somebody else put into the log first.
 	before func()
 	never  bool // the node has never known the time
-	behind bool // the node does not lead
+	age    time.Duration
+	// unproved is set while nothing is known of the state's age.
+	unproved bool
+	rounds   []bool // those that were waited for: whether they were urgent
+	// round is what one comes to; nil for that it brings nothing.
+	round func(ctx context.Context) error
+	// settled are the positions that were waited for; settle is what that comes to.
+	settled []uint64
+	settle  func(ctx context.Context) error
+}
+
+func (r *rig) Age(*fsm.State) (time.Duration, bool) { return r.age, !r.unproved }
+
+func (r *rig) Round(ctx context.Context, urgent bool) error {
+	r.mu.Lock()
+	r.rounds = append(r.rounds, urgent)
+	r.mu.Unlock()
+	if r.round == nil {
+		return nil
+	}
+	return r.round(ctx)
+}
+
+func (r *rig) wait(ctx context.Context, res fsm.Result) (applied, expired int, err error) {
+	r.settled = append(r.settled, res.Position)
+	if r.settle != nil {
+		err = r.settle(ctx)
+	}
+	return 3, 1, err
 }
 
 func newRig(t testing.TB, change func(*tokens.Config)) *rig {
@@ -46,8 +74,8 @@ func newRig(t testing.TB, change func(*tokens.Config)) *rig {
 	r := &rig{fsm: fsm.New(fsm.Config{OnHalt: func(err error) { t.Error(err) }})}
 	now := func() (time.Time, bool) { return time.Now(), !r.never }
 	cfg := tokens.Config{
-		Node: "n1", View: r.fsm.View, Wait: r.fsm.Wait, Keyring: keyring, Propose: r.propose,
-		Now: now, Last: now, Leading: func() bool { return !r.behind },
+		Node: "n1", State: r.fsm.State, Freshness: r, Settle: r.wait, Keyring: keyring, Propose: r.propose,
+		Now: now, Last: now,
 	}
 	if change != nil {
 		change(&cfg)
@@ -183,40 +211,6 @@ func TestANodeThatNeverKnewTheTimeJudgesNothing(t *testing.T) {
 	})
 }
 
-func TestThoseWhoWaitForTheNodeAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ahead := newRig(t, nil)
-		var token string
-		for range 5 {
-			token = ahead.issue(t, &v1.IssueRequest{Subject: fmt.Sprint(time.Now().UnixNano())}).GetToken()
-			time.Sleep(time.Millisecond)
-		}
-		r := newRig(t, func(c *tokens.Config) { c.MaxWaiters = 3 })
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		answers := make(chan error, 3)
-		for range 3 {
-			go func() {
-				_, err := r.Verify(ctx, &v1.VerifyRequest{Token: token})
-				answers <- err
-			}()
-		}
-		synctest.Wait()
-		start := time.Now()
-		if _, err := r.Verify(ctx, &v1.VerifyRequest{Token: token}); !errors.Is(err, fault.ErrBehind) || time.Since(start) > 0 {
-			t.Errorf("the fourth: %v after %v", err, time.Since(start))
-		}
-		for range 3 {
-			if err := <-answers; !errors.Is(err, fault.ErrBehind) {
-				t.Errorf("one that waited: %v", err)
-			}
-		}
-		if took := time.Since(start); took != time.Minute {
-			t.Errorf("they waited %v; their deadline was a minute", took)
-		}
-	})
-}
-
 func TestListGivesEverySubjectOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
@@ -323,52 +317,9 @@ func TestABatchThatNobodyWaitsForEnds(t *testing.T) {
 	})
 }
 
-func TestATokenDatedAheadOfTheNodesTimeWaitsForTheLog(t *testing.T) {
-	for _, leading := range []bool{false, true} {
-		t.Run(fmt.Sprintf("leading=%v", leading), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				var keyring tokens.Keyring
-				ahead := newRig(t, func(c *tokens.Config) { keyring = c.Keyring })
-				ahead.issue(t, &v1.IssueRequest{Subject: "ada"})
-				slow := time.Now() // what the node that is behind goes on believing
-				time.Sleep(10 * time.Second)
-				token := ahead.issue(t, &v1.IssueRequest{Subject: "ada"}).GetToken()
-
-				state := fsm.New(fsm.Config{OnHalt: func(err error) { t.Error(err) }})
-				r := newRig(t, func(c *tokens.Config) {
-					c.Keyring, c.View, c.Wait = keyring, state.View, state.Wait
-					c.Last = func() (time.Time, bool) { return slow, true }
-				})
-				r.fsm, r.index, r.behind = state, 0, !leading
-				for _, entry := range ahead.entries[:len(ahead.entries)-1] {
-					r.apply(entry)
-				}
-				if leading {
-					if res := r.verify(t, token); res.GetReason() != v1.VerifyResponse_NOT_YET_VALID {
-						t.Errorf("%v", res)
-					}
-					return
-				}
-				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-				defer cancel()
-				if res, err := r.Verify(ctx, &v1.VerifyRequest{Token: token}); !errors.Is(err, fault.ErrBehind) {
-					t.Errorf("without the entry: %v, %v", res, err)
-				}
-				verdict := make(chan *v1.VerifyResponse, 1)
-				go func() { verdict <- r.verify(t, token) }()
-				synctest.Wait()
-				r.apply(ahead.entries[len(ahead.entries)-1])
-				if res := <-verdict; !res.GetValid() {
-					t.Errorf("with the entry: %v", res)
-				}
-			})
-		})
-	}
-}
-
 // A leader whose directory was emptied is another node, and for a moment the others pass on to it what is for the leader.
 func TestANodeInNoClusterIssuesNothingAndSaysSo(t *testing.T) {
-	r := newRig(t, func(cfg *tokens.Config) { cfg.View = fsm.New(fsm.Config{}).View })
+	r := newRig(t, func(cfg *tokens.Config) { cfg.State = fsm.New(fsm.Config{}).State })
 	if _, err := r.Issue(t.Context(), fsm.Origin{}, &v1.IssueRequest{Subject: "ada"}); !errors.Is(err, fault.ErrNotFounded) {
 		t.Errorf("got %v, want %v", err, fault.ErrNotFounded)
 	}

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/internal/plant"
 	"github.com/keyquorum/keyquorum/internal/secret"
 	"github.com/keyquorum/keyquorum/internal/token"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
@@ -17,69 +19,95 @@ import (
 
 // Verify judges one token. An error says that this node cannot tell: it is retryable, here or elsewhere.
 func (s *Service) Verify(ctx context.Context, req *v1.VerifyRequest) (*v1.VerifyResponse, error) {
-	return s.verify(ctx, query{raw: req.GetToken(), audience: req.GetAudience(), omitClaims: req.GetOmitClaims()})
+	verdicts, err := s.verify(ctx, req.GetConsistency(), []string{req.GetToken()}, query{req.GetAudience(), req.GetOmitClaims()})
+	if err != nil {
+		return nil, err
+	}
+	return verdicts[0], nil
 }
 
 // VerifyBatch judges each token by itself; one that this node cannot judge fails the whole batch.
 func (s *Service) VerifyBatch(ctx context.Context, req *v1.VerifyBatchRequest) (*v1.VerifyBatchResponse, error) {
-	verdicts := make([]*v1.VerifyResponse, len(req.GetTokens()))
-	for i, raw := range req.GetTokens() {
-		err := ctx.Err() // nobody waits for the rest
-		if err != nil {
-			return nil, err
-		}
-		verdicts[i], err = s.verify(ctx, query{raw: raw, audience: req.GetAudience(), omitClaims: req.GetOmitClaims()})
-		if err != nil {
-			return nil, fmt.Errorf("tokens[%d]: %w", i, err)
-		}
+	verdicts, err := s.verify(ctx, req.GetConsistency(), req.GetTokens(), query{req.GetAudience(), req.GetOmitClaims()})
+	if err != nil {
+		return nil, err
 	}
 	return &v1.VerifyBatchResponse{Verdicts: verdicts}, nil
 }
 
-// query is one question.
+// query is what is asked of each token.
 type query struct {
-	raw, audience string
-	omitClaims    bool
+	audience   string
+	omitClaims bool
 }
 
-// verify judges on the state as it is, and again once the node has caught up with a token that is ahead of it: a
-// node that is merely behind calls nothing invalid.
-func (s *Service) verify(ctx context.Context, q query) (*v1.VerifyResponse, error) {
-	view := s.cfg.View()
-	verified, reason, err := s.judge(view, q)
-	for {
-		caughtUp := s.ahead(view, verified, reason, err)
-		if caughtUp == nil {
-			break
-		}
-		if view, err = s.catchUp(ctx, caughtUp); err != nil {
-			return nil, err
-		}
-		verified, reason, err = s.judge(view, q)
-	}
+// verify judges each token on the state as it is, and those that are ahead of it once more after a round: a node that is
+// merely behind calls nothing invalid, and what no round has brought was never there.
+func (s *Service) verify(ctx context.Context, level v1.VerifyRequest_Consistency, tokens []string, q query) ([]*v1.VerifyResponse, error) {
+	from, err := s.read(ctx, level)
 	if err != nil {
 		return nil, err
 	}
-	return s.answer(view, q, verified, reason), nil
+	verdicts := make([]*v1.VerifyResponse, len(tokens))
+	ahead, err := s.judgeAll(ctx, from, tokens, q, verdicts)
+	if err != nil || !ahead {
+		return verdicts, err
+	}
+	if err := s.round(ctx, false); err != nil {
+		return nil, err
+	}
+	if from, err = s.reread(level); err != nil {
+		return nil, err
+	}
+	from.final = true
+	_, err = s.judgeAll(ctx, from, tokens, q, verdicts)
+	return verdicts, err
+}
+
+// judgeAll gives a verdict on each token that has none, and tells whether some are ahead of the state.
+func (s *Service) judgeAll(ctx context.Context, from reading, tokens []string, q query, verdicts []*v1.VerifyResponse) (ahead bool, err error) {
+	for i, raw := range tokens {
+		if verdicts[i] != nil {
+			continue
+		}
+		if err := ctx.Err(); err != nil { // nobody waits for the rest
+			return false, err
+		}
+		verified, reason, err := s.judge(from, raw, q)
+		switch {
+		case errors.Is(err, errAhead) || err == nil && !from.final && mayBeAhead(reason):
+			ahead = true
+		case err != nil && len(tokens) > 1:
+			return false, fmt.Errorf("tokens[%d]: %w", i, err)
+		case err != nil:
+			return false, err
+		default:
+			verdicts[i] = s.answer(from, q, verified, reason)
+		}
+	}
+	return ahead, nil
+}
+
+// mayBeAhead tells whether the verdict can be another one on a later state: the log's time may have come to the token's
+// date, and the issuer may have been changed.
+func mayBeAhead(reason token.Reason) bool {
+	return reason == token.NotYetValid || reason == token.IssuerMismatch
 }
 
 // judge gives the verdict on one state, which supplies key, issuer and time.
-func (s *Service) judge(view *fsm.View, q query) (token.Verified, token.Reason, error) {
-	if !view.Founded() {
-		return token.Verified{}, token.None, fault.ErrNotFounded
-	}
-	now, err := s.now(view)
+func (s *Service) judge(from reading, raw string, q query) (token.Verified, token.Reason, error) {
+	now, err := s.now(from.view)
 	if err != nil {
 		return token.Verified{}, token.None, err
 	}
 	var opened *secret.Key
 	defer func() { opened.Wipe() }()
-	return token.Verify(q.raw, token.Check{
+	return token.Verify(raw, token.Check{
 		Now:      now,
-		Issuer:   view.Settings().Issuer,
+		Issuer:   from.view.Settings().Issuer,
 		Audience: q.audience,
 		Key: func(subject, kid string) (*secret.Key, error) {
-			opened, err = s.key(view, subject, kid)
+			opened, err = s.key(from, subject, kid)
 			return opened, err
 		},
 	})
@@ -98,16 +126,20 @@ func (s *Service) now(view *fsm.View) (time.Time, error) {
 }
 
 // key finds and opens a key; nil if there is none. A key id from beyond the state's revision may be one that this
-// node has yet to hear of.
-func (s *Service) key(view *fsm.View, subject, kid string) (*secret.Key, error) {
+// node has yet to hear of, unless the state has been through a round for it: then there never was such a key.
+func (s *Service) key(from reading, subject, kid string) (*secret.Key, error) {
 	id, err := fsm.ParseKeyID(kid)
 	if err != nil {
 		return nil, nil //nolint:nilnil // no such key, and no failure: the callback's contract
 	}
-	key, ok := view.Key(subject, id)
+	key, ok := from.view.Key(subject, id)
 	if !ok {
-		if id.Revision > view.Revision() {
-			return nil, &aheadError{revision: id.Revision}
+		revision := from.view.Revision()
+		if plant.On(plant.EarlyKey) {
+			revision = s.view().Revision()
+		}
+		if id.Revision > revision && !from.final {
+			return nil, errAhead
 		}
 		return nil, nil //nolint:nilnil // as above
 	}
@@ -118,64 +150,15 @@ func (s *Service) key(view *fsm.View, subject, kid string) (*secret.Key, error) 
 	return opened, nil
 }
 
-// aheadError is a key id from beyond the state.
-type aheadError struct{ revision uint64 }
-
-func (e *aheadError) Error() string { return fmt.Sprintf("key of revision %d is ahead", e.revision) }
-
-// ahead gives what the state must come to before a token can be judged for good; nil if it can be now.
-//
-// A token dated in the future has a valid signature when that is found out, so the log had reached its date when
-// it was issued. The leader's state lacks nothing, so there the verdict stands.
-func (s *Service) ahead(view *fsm.View, verified token.Verified, reason token.Reason, err error) func(*fsm.View) bool {
-	var ahead *aheadError
-	switch {
-	case errors.As(err, &ahead):
-		return func(v *fsm.View) bool { return v.Revision() >= ahead.revision }
-	case err == nil && reason == token.NotYetValid && !s.cfg.Leading():
-		from := later(verified.IssuedAt, verified.NotBefore)
-		return func(v *fsm.View) bool { return !v.Time().Before(from) }
-	case err == nil && reason == token.IssuerMismatch && !s.cfg.Leading():
-		// The issuer may have been changed by an entry that this node has yet to apply. A second after the
-		// token's date, which is in whole seconds, the log has come past it.
-		judged, past := view.Settings().Issuer, verified.IssuedAt.Add(time.Second)
-		if !view.Time().Before(past) {
-			return nil
-		}
-		return func(v *fsm.View) bool { return v.Settings().Issuer != judged || !v.Time().Before(past) }
-	}
-	return nil
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-// catchUp waits, within ctx, until the state is as asked. Freshness rounds will bound this wait; until then the
-// number of those who wait is bounded.
-func (s *Service) catchUp(ctx context.Context, ok func(*fsm.View) bool) (*fsm.View, error) {
-	select {
-	case s.waiting <- struct{}{}:
-		defer func() { <-s.waiting }()
-	default:
-		return nil, fmt.Errorf("%w: too many verifications wait for it to catch up", fault.ErrBehind)
-	}
-	view, err := s.cfg.Wait(ctx, ok)
-	if err != nil {
-		if errors.Is(err, fault.ErrHalted) {
-			return nil, err
-		}
-		return nil, fmt.Errorf("%w: it lacks what the token has to be judged by; ask again, or ask another node", fault.ErrBehind)
-	}
-	return view, nil
-}
+// errAhead is of a key id from beyond the state.
+var errAhead = errors.New("the key id is ahead of the state")
 
 // answer says of an invalid token nothing but why it is.
-func (s *Service) answer(view *fsm.View, q query, verified token.Verified, reason token.Reason) *v1.VerifyResponse {
-	res := &v1.VerifyResponse{Revision: view.Revision(), Node: s.cfg.Node}
+func (s *Service) answer(from reading, q query, verified token.Verified, reason token.Reason) *v1.VerifyResponse {
+	res := &v1.VerifyResponse{Revision: from.view.Revision(), Node: s.cfg.Node}
+	if from.proved {
+		res.Staleness = durationpb.New(from.age)
+	}
 	if reason != token.None {
 		res.Reason = reasons[reason]
 		return res

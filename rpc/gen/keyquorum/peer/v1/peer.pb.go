@@ -732,7 +732,9 @@ func (x *AppliedRequest) GetPosition() uint64 {
 type AppliedResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who has applied it.
-	NodeId        string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// How far it has come.
+	Position      uint64 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -772,6 +774,13 @@ func (x *AppliedResponse) GetNodeId() string {
 		return x.NodeId
 	}
 	return ""
+}
+
+func (x *AppliedResponse) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
 }
 
 type ChallengeRequest struct {
@@ -1169,9 +1178,10 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\fTickResponse\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x04R\bposition\",\n" +
 	"\x0eAppliedRequest\x12\x1a\n" +
-	"\bposition\x18\x01 \x01(\x04R\bposition\"*\n" +
+	"\bposition\x18\x01 \x01(\x04R\bposition\"F\n" +
 	"\x0fAppliedResponse\x12\x17\n" +
-	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\x12\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\x04R\bposition\"\x12\n" +
 	"\x10ChallengeRequest\"1\n" +
 	"\x11ChallengeResponse\x12\x1c\n" +
 	"\tchallenge\x18\x01 \x01(\fR\tchallenge\"\xcd\x01\n" +

@@ -1,0 +1,63 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/internal/fault"
+	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
+)
+
+// watchLeader is how often a question to the leader looks whether that is still the leader.
+const watchLeader = 50 * time.Millisecond
+
+// askTick asks whoever leads for a tick. It gives up when somebody else leads.
+func (n *Node) askTick(ctx context.Context, urgent bool) (uint64, error) {
+	_, leader := n.raft.LeaderWithID()
+	switch string(leader) {
+	case "":
+		return 0, fault.ErrNoLeader
+	case n.cfg.ID:
+		return n.ticks.Tick(ctx, n.cfg.ID, urgent)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.NewTicker(watchLeader)
+	defer watch.Stop()
+	type answer struct {
+		position uint64
+		err      error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		position, err := n.peers.tick(ctx, string(leader), &peerv1.TickRequest{NodeId: n.cfg.ID, Urgent: urgent})
+		answers <- answer{position, err}
+	}()
+	for {
+		select {
+		case a := <-answers:
+			return a.position, a.err
+		case <-watch.C:
+			if _, now := n.raft.LeaderWithID(); now != leader {
+				cancel(fault.ErrNoLeader)
+			}
+		}
+	}
+}
+
+// settle waits until what a write did holds on all nodes, and tells of how many it is known, and how many had to be waited
+// out.
+func (n *Node) settle(ctx context.Context, res fsm.Result) (applied, expired int, err error) {
+	begun := n.cfg.Mono()
+	f, err := n.revoked.Settle(ctx, res)
+	if err != nil {
+		return 0, 0, err
+	}
+	took := n.cfg.Mono() - begun
+	n.metrics.settle(took, f)
+	if f.Expired > 0 {
+		n.log.Info("a revocation had to wait until nodes could not be fresh any more", "nodes", f.Expired, "took", took)
+	}
+	return f.Applied, f.Expired, nil
+}

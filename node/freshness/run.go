@@ -1,0 +1,92 @@
+package freshness
+
+import (
+	"context"
+	"time"
+
+	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/internal/fault"
+)
+
+// Run runs the rounds, one at a time, until ctx ends. It returns nil, and may be called once.
+func (f *Freshness) Run(ctx context.Context) error {
+	defer f.end()
+	if _, err := f.cfg.Wait(ctx, func(v *fsm.View) bool { return v.Founded() }); err != nil {
+		return nil //nolint:nilerr // nothing is asked of a node that belongs to no cluster
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var began time.Time
+	for failed := false; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-f.wanted:
+			if failed || !f.urgent() {
+				if !keepGap(ctx, began) {
+					return nil
+				}
+			}
+		}
+		began = time.Now()
+		failed = !f.once(ctx)
+		timer.Reset(f.pause(failed))
+	}
+}
+
+// pause is the time to the next round that nobody asks for.
+func (f *Freshness) pause(failed bool) time.Duration {
+	if failed {
+		return retryAfter
+	}
+	return f.bound() / perBound
+}
+
+// keepGap waits until the Gap after began is over, and tells whether ctx goes on.
+func keepGap(ctx context.Context, began time.Time) bool {
+	timer := time.NewTimer(Gap - time.Since(began))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// once runs one round, and tells those who wait for it.
+func (f *Freshness) once(ctx context.Context) bool {
+	bounded, cancel := context.WithTimeout(ctx, f.bound()/timeouts)
+	defer cancel()
+	begun := f.cfg.Mono()
+	r := f.take()
+	err := f.prove(bounded, r.urgent)
+	f.leave(r)
+	r.finish(err)
+	f.cfg.Observe(f.cfg.Mono()-begun, err)
+	if err != nil && ctx.Err() == nil {
+		f.cfg.Logger.Debug("freshness: a round failed", "error", err)
+	}
+	return err == nil
+}
+
+// leave sees that nobody joins a round that has ended.
+func (f *Freshness) leave(r *round) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.next == r {
+		f.next = nil
+	}
+}
+
+// end tells those who wait, and those who come later, that there will be no round.
+func (f *Freshness) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+	if f.next != nil {
+		f.next.finish(fault.ErrShuttingDown)
+		f.next = nil
+	}
+}

@@ -1,0 +1,228 @@
+// Package revocation makes a revocation final: it waits until no node can accept what was revoked.
+//
+// A node that has applied the entry does not. One that has not is fresh for a while from what it proved before, and refuses
+// by itself after that. So each node that may hold a fresh state is asked whether it has applied the entry, all at once;
+// and one that does not say so is waited out: a quarter longer than a state can be fresh, by this node's own clock, since
+// either clock may run a tenth off the true rate.
+//
+// Who may hold a fresh state is what applying the entry said: the members, whether they vote or not, and the former
+// members. One that was removed counts until as much time has passed since this node's own state applied the removal, or
+// since this node started: how long ago that was for others, it does not know.
+package revocation
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/internal/plant"
+)
+
+// look is how often former members are looked for, and forgotten.
+const look = 500 * time.Millisecond
+
+// Config is what a Revocation works with. Fields without a stated default are required.
+type Config struct {
+	// Self is this node's id.
+	Self string
+	// State gives the node's state.
+	State func() *fsm.State
+	// Mono reads a clock that only runs forward and counts the time that the machine was asleep.
+	Mono func() time.Duration
+	// Applied answers once the member has applied the position, with how far it has come.
+	Applied func(ctx context.Context, member fsm.Member, position uint64) (uint64, error)
+	// Propose puts a command through the log.
+	Propose func(context.Context, fsm.Command) (fsm.Result, error)
+	// Nudge has the followers hear at once how far the log is committed.
+	Nudge func()
+	// Leading tells whether this node leads.
+	Leading func() bool
+	// Origin is what the record says of the forgetting of former members.
+	Origin fsm.Origin
+	// Logger is told of nodes that were waited out; none if nil.
+	Logger *slog.Logger
+}
+
+// Revocation knows how long former members count. Its methods are safe for concurrent use.
+type Revocation struct {
+	cfg Config
+
+	mu sync.Mutex
+	// seen is when each former member was first seen in the state, by Mono; of one State only.
+	seen  map[string]time.Duration
+	state *fsm.State
+
+	// members are how far the members have come, by id.
+	members map[string]*progress
+}
+
+// New makes a Revocation. Run must follow.
+func New(cfg Config) *Revocation {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Revocation{cfg: cfg, seen: make(map[string]time.Duration), members: make(map[string]*progress)}
+}
+
+// Finality is how it came about that no node accepts what was revoked.
+type Finality struct {
+	// Applied nodes have the change, Expired ones did not say so in time.
+	Applied, Expired int
+}
+
+// window is how long a node that lacks an entry may go on being fresh.
+func (r *Revocation) window() time.Duration {
+	s := r.cfg.State().View().Settings().MaxStaleness
+	return s + s/4
+}
+
+// Settle waits until what res tells of holds on all nodes, whether it changed anything or only found it so. It is called
+// once the entry has been applied here. If ctx ends first, the error wraps fault.ErrOutcomeUnknown: the change was made,
+// and some node may not have heard of it yet.
+func (r *Revocation) Settle(ctx context.Context, res fsm.Result) (Finality, error) {
+	begun := r.cfg.Mono()
+	deadline := begun + r.window()
+	r.cfg.Nudge()
+	former := r.countedUntil(res.Holders.Former, begun)
+	applied := r.ask(ctx, res, deadline)
+	f := Finality{Applied: applied, Expired: len(res.Holders.Members) - applied + len(res.Holders.Former)}
+	if applied >= enough(res) {
+		deadline = 0
+	}
+	if !r.pass(ctx, max(deadline, former)) {
+		return f, fmt.Errorf("%w: the change was made, but not all nodes are known to have it (%w)", fault.ErrOutcomeUnknown, ctx.Err())
+	}
+	return f, nil
+}
+
+// ask gives how many of the members have applied the entry, once all have or the deadline has come.
+func (r *Revocation) ask(ctx context.Context, res fsm.Result, deadline time.Duration) (applied int) {
+	ctx, cancel := context.WithCancel(ctx)
+	var over sync.WaitGroup
+	over.Go(func() {
+		r.pass(ctx, deadline)
+		cancel()
+	})
+	defer over.Wait()
+	defer cancel()
+	answers := make(chan bool)
+	for _, m := range res.Holders.Members {
+		go func() { answers <- m.ID == r.cfg.Self || r.progress(m.ID).await(ctx, r.cfg.Applied, m, res.Position) }()
+	}
+	for range res.Holders.Members {
+		if <-answers {
+			applied++
+		}
+		if applied == enough(res) {
+			cancel()
+		}
+	}
+	return applied
+}
+
+// enough is how many of the members must have applied the entry.
+func enough(res fsm.Result) int {
+	if plant.On(plant.RevokeMajority) {
+		return len(res.Holders.Members)/2 + 1
+	}
+	return len(res.Holders.Members)
+}
+
+func (r *Revocation) progress(id string) *progress {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.members[id]
+	if p == nil {
+		p = newProgress()
+		r.members[id] = p
+	}
+	return p
+}
+
+// pass waits until more than the deadline has passed by Mono, and tells whether it has; ctx can end first. Timers count by
+// a clock that may stop while the machine is asleep, so they are only a hint of when to look.
+func (r *Revocation) pass(ctx context.Context, deadline time.Duration) bool {
+	for {
+		left := deadline - r.cfg.Mono()
+		if left < 0 {
+			return true
+		}
+		timer := time.NewTimer(left + time.Microsecond)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		case <-timer.C:
+		}
+	}
+}
+
+// countedUntil gives when the last of the former members stops to count; zero if there are none.
+func (r *Revocation) countedUntil(former []string, now time.Duration) (until time.Duration) {
+	if plant.On(plant.ForgottenMember) {
+		return 0
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.see(former, now)
+	for _, id := range former {
+		until = max(until, r.seen[id]+r.window())
+	}
+	return until
+}
+
+// see notes the former members that are new here.
+func (r *Revocation) see(former []string, now time.Duration) {
+	if state := r.cfg.State(); state != r.state {
+		r.state = state
+		clear(r.seen)
+	}
+	for _, id := range former {
+		if _, ok := r.seen[id]; !ok {
+			r.seen[id] = now
+		}
+	}
+}
+
+// Run looks after the former members until ctx ends: it notes when each was first seen, and on the leader has those
+// forgotten that cannot be fresh any more. It returns nil.
+func (r *Revocation) Run(ctx context.Context) error {
+	ticker := time.NewTicker(look)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		if over := r.over(); len(over) > 0 && r.cfg.Leading() {
+			r.forget(ctx, over)
+		}
+	}
+}
+
+// over gives the former members that count no more.
+func (r *Revocation) over() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.cfg.Mono()
+	former := r.cfg.State().View().Holders().Former
+	r.see(former, now)
+	return slices.DeleteFunc(slices.Clone(former), func(id string) bool {
+		return now-r.seen[id] <= r.window() && !plant.On(plant.ForgetfulLeader)
+	})
+}
+
+func (r *Revocation) forget(ctx context.Context, ids []string) {
+	bounded, cancel := context.WithTimeout(ctx, r.window())
+	defer cancel()
+	_, err := r.cfg.Propose(bounded, fsm.Command{Origin: r.cfg.Origin, Op: fsm.ForgetMembers{IDs: ids}})
+	if err != nil && ctx.Err() == nil {
+		r.cfg.Logger.Debug("revocation: former members could not be forgotten", "error", err)
+	}
+}
