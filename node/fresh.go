@@ -13,13 +13,13 @@ import (
 const watchLeader = 50 * time.Millisecond
 
 // askTick asks whoever leads for a tick. It gives up when somebody else leads.
-func (n *Node) askTick(ctx context.Context, urgent bool) (uint64, error) {
+func (n *Node) askTick(ctx context.Context, waited bool) (uint64, error) {
 	_, leader := n.raft.LeaderWithID()
 	switch string(leader) {
 	case "":
 		return 0, fault.ErrNoLeader
 	case n.cfg.ID:
-		return n.ticks.Tick(ctx, n.cfg.ID, urgent)
+		return n.ticks.Tick(ctx, n.cfg.ID, waited)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -31,7 +31,7 @@ func (n *Node) askTick(ctx context.Context, urgent bool) (uint64, error) {
 	}
 	answers := make(chan answer, 1)
 	go func() {
-		position, err := n.peers.tick(ctx, string(leader), &peerv1.TickRequest{NodeId: n.cfg.ID, Urgent: urgent})
+		position, err := n.peers.tick(ctx, string(leader), &peerv1.TickRequest{NodeId: n.cfg.ID, Waited: waited})
 		answers <- answer{position, err}
 	}()
 	for {

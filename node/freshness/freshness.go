@@ -43,9 +43,9 @@ type Config struct {
 	State func() *fsm.State
 	// Wait waits until the newest view is as asked.
 	Wait func(ctx context.Context, ok func(*fsm.View) bool) (*fsm.View, error)
-	// Tick has the leader commit a tick that it proposes after the call, and gives its position. Urgent ones are for
-	// somebody who waits: the leader then has its followers hear of the commit at once.
-	Tick func(ctx context.Context, urgent bool) (position uint64, err error)
+	// Tick has the leader commit a tick that it proposes after the call, and gives its position. Where somebody waits, the
+	// leader does so at once, and has its followers hear of the commit at once.
+	Tick func(ctx context.Context, waited bool) (position uint64, err error)
 	// Mono reads a clock that only runs forward and counts the time that the machine was asleep; Wall the wall clock. A state
 	// is as old as the one says that has moved further.
 	Mono func() time.Duration
@@ -78,9 +78,10 @@ type proof struct {
 
 // round is one question to the leader, and those who wait for what comes of it.
 type round struct {
-	urgent bool
-	done   chan struct{}
-	err    error // to be read once done is closed
+	// waited says that somebody waits for it; urgent that it does not keep the Gap.
+	waited, urgent bool
+	done           chan struct{}
+	err            error // to be read once done is closed
 }
 
 // New makes a Freshness that has no proof. Run must follow.
@@ -138,7 +139,7 @@ func (f *Freshness) join(urgent bool) *round {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.next == nil {
-		f.next = &round{done: make(chan struct{})}
+		f.next = &round{waited: true, done: make(chan struct{})}
 	}
 	if f.ended {
 		r := f.next
@@ -147,10 +148,7 @@ func (f *Freshness) join(urgent bool) *round {
 		return r
 	}
 	f.next.urgent = f.next.urgent || urgent
-	select {
-	case f.wanted <- struct{}{}:
-	default:
-	}
+	signal(f.wanted)
 	return f.next
 }
 
@@ -190,10 +188,10 @@ func (f *Freshness) bound() time.Duration { return f.cfg.State().View().Settings
 var errRestored = errors.New("the state was replaced by an older one")
 
 // prove asks the leader, waits until the state has come to the tick, and publishes what that proves.
-func (f *Freshness) prove(ctx context.Context, urgent bool) error {
+func (f *Freshness) prove(ctx context.Context, waited bool) error {
 	state := f.cfg.State()
 	p := &proof{state: state, mono: f.cfg.Mono(), wall: f.cfg.Wall().Round(0)}
-	position, err := f.cfg.Tick(ctx, urgent)
+	position, err := f.cfg.Tick(ctx, waited)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package freshness
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/keyquorum/keyquorum/fsm"
@@ -55,20 +56,44 @@ func keepGap(ctx context.Context, began time.Time) bool {
 	}
 }
 
-// once runs one round, and tells those who wait for it.
+// once runs one round, and tells those who wait for it. One that nobody waits for makes way as soon as somebody does: the
+// leader is in no hurry with it.
 func (f *Freshness) once(ctx context.Context) bool {
 	bounded, cancel := context.WithTimeout(ctx, f.bound()/timeouts)
 	defer cancel()
 	begun := f.cfg.Mono()
 	r := f.take()
-	err := f.prove(bounded, r.urgent)
+	proved := make(chan error, 1)
+	go func() { proved <- f.prove(bounded, r.waited) }()
+	err := f.await(r, proved, cancel)
 	f.leave(r)
 	r.finish(err)
+	if errors.Is(err, errMadeWay) {
+		return true
+	}
 	f.cfg.Observe(f.cfg.Mono()-begun, err)
-	if err != nil && ctx.Err() == nil {
+	if err != nil {
 		f.cfg.Logger.Debug("freshness: a round failed", "error", err)
 	}
 	return err == nil
+}
+
+// errMadeWay ends a round that nobody waits for.
+var errMadeWay = errors.New("another round is waited for")
+
+func (f *Freshness) await(r *round, proved <-chan error, cancel context.CancelFunc) error {
+	if r.waited {
+		return <-proved
+	}
+	select {
+	case err := <-proved:
+		return err
+	case <-f.wanted:
+		signal(f.wanted) // for who starts the next round
+		cancel()
+		<-proved
+		return errMadeWay
+	}
 }
 
 // leave sees that nobody joins a round that has ended.

@@ -11,8 +11,8 @@ import (
 	"github.com/keyquorum/keyquorum/internal/plant"
 )
 
-// perHold is how many times the time for which a question waits for others to share its tick goes into the bound, unless
-// it is urgent. It makes the cost of a large cluster that of a small one.
+// perHold is how many times the time for which a question that nobody waits for stays open, for others to share its tick,
+// goes into the bound. It makes the cost of a large cluster that of a small one.
 const perHold = 50
 
 // TicksConfig is what Ticks works with. All fields are required.
@@ -53,11 +53,11 @@ func NewTicks(cfg TicksConfig) *Ticks {
 // Tick gives the position of a tick that was proposed after the call, and is committed and applied here. It fails where
 // this node does not lead, and where the asker was no member when the tick was applied: only those are waited for when
 // something is revoked.
-func (t *Ticks) Tick(ctx context.Context, asker string, urgent bool) (uint64, error) {
+func (t *Ticks) Tick(ctx context.Context, asker string, waited bool) (uint64, error) {
 	if plant.On(plant.UncommittedTick) {
 		return t.cfg.View().Position(), nil
 	}
-	k := t.join(urgent, urgent)
+	k := t.join(waited, waited)
 	select {
 	case <-k.done:
 	case <-ctx.Done():

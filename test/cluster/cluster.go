@@ -249,14 +249,18 @@ func (c *Cluster) Leader() *Member {
 // Follower gives a running member that does not lead.
 func (c *Cluster) Follower() *Member {
 	c.t.Helper()
-	leader := c.Leader()
-	for _, m := range c.Running() {
-		if m != leader {
-			return m
-		}
+	followers := c.Followers()
+	if len(followers) == 0 {
+		c.t.Fatal("no follower runs")
 	}
-	c.t.Fatal("no follower runs")
-	return nil
+	return followers[0]
+}
+
+// Followers gives the running members that do not lead.
+func (c *Cluster) Followers() []*Member {
+	c.t.Helper()
+	leader := c.Leader()
+	return slices.DeleteFunc(c.Running(), func(m *Member) bool { return m == leader })
 }
 
 // Kill cuts a member off and ends it: nothing that it does from then on reaches anybody. What it stored stays.

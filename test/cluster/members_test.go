@@ -400,9 +400,7 @@ func TestAFollowerWhoseLogBeginsBehindItsSnapshotGoesOn(t *testing.T) {
 		c.Heal()
 		c.Leader().MustIssue(t, "zoe", time.Hour)
 		c.AwaitAgreed()
-		if err := follower.Ready(); err != nil {
-			t.Errorf("the follower: %v", err)
-		}
+		c.Await("the follower to be fresh", func() bool { return follower.Ready() == nil })
 	})
 }
 

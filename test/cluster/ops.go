@@ -38,6 +38,13 @@ func (m *Member) Verify(ctx context.Context, token string) (*v1.VerifyResponse, 
 	return m.Node().Verify(ctx, &v1.VerifyRequest{Token: token})
 }
 
+// VerifyAt judges a token at a level, within a minute.
+func (m *Member) VerifyAt(level v1.VerifyRequest_Consistency, token string) (*v1.VerifyResponse, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	return m.Node().Verify(ctx, &v1.VerifyRequest{Token: token, Consistency: level})
+}
+
 // MustVerify judges a token within a second, for when the member must be able to; NONE is for a valid one.
 func (m *Member) MustVerify(t testing.TB, token string) v1.VerifyResponse_Reason {
 	t.Helper()

@@ -592,7 +592,7 @@ type TickRequest struct {
 	// Who asks: only members get an answer.
 	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// Somebody waits for the asker to have applied the tick, so its followers are to hear at once that it is committed.
-	Urgent        bool `protobuf:"varint,2,opt,name=urgent,proto3" json:"urgent,omitempty"`
+	Waited        bool `protobuf:"varint,2,opt,name=waited,proto3" json:"waited,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -634,9 +634,9 @@ func (x *TickRequest) GetNodeId() string {
 	return ""
 }
 
-func (x *TickRequest) GetUrgent() bool {
+func (x *TickRequest) GetWaited() bool {
 	if x != nil {
-		return x.Urgent
+		return x.Waited
 	}
 	return false
 }
@@ -1174,7 +1174,7 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\aprocess\x18\x05 \x01(\fR\aprocess\">\n" +
 	"\vTickRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x16\n" +
-	"\x06urgent\x18\x02 \x01(\bR\x06urgent\"*\n" +
+	"\x06waited\x18\x02 \x01(\bR\x06waited\"*\n" +
 	"\fTickResponse\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x04R\bposition\",\n" +
 	"\x0eAppliedRequest\x12\x1a\n" +
