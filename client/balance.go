@@ -71,7 +71,7 @@ func (b *balanced) wait(ctx context.Context, last *Error) bool {
 
 // pick gives the leader for the first attempt at a write, and else the node that seems best.
 func (b *balanced) pick() *node {
-	if n := b.c.leader.Load(); b.op.kind == write && !b.told && n != nil {
+	if n := b.c.leader.Load(); b.op.kind.led() && !b.told && n != nil {
 		b.told = true
 		if n.begin(time.Now()) {
 			return n
@@ -87,7 +87,7 @@ func (b *balanced) pick() *node {
 // limit is how long a node has: what is much longer than usual is better spent on another node, as far as asking that
 // one is safe and can be paid for.
 func (b *balanced) limit(n *node) time.Time {
-	if b.op.safety == onceSent || len(b.c.roster.Load().all) < 2 || !b.c.budget.left() {
+	if b.op.safety == onceSent || b.op.kind == ending || len(b.c.roster.Load().all) < 2 || !b.c.budget.left() {
 		return b.deadline
 	}
 	now := time.Now()

@@ -530,13 +530,46 @@ func TestANodeThatDidNotAnswerIsNotGivenLonger(t *testing.T) {
 	})
 }
 
-// Revoking may have to wait for nodes that do not answer: it is not sent again while it can still be on its way.
+// Revoking waits for nodes that do not answer, for up to 25 s: it is neither given up for that nor sent again, and the
+// leader is not thought slow.
+func TestARevocationTakesItsTime(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		for _, opts := range [][]client.Option{nil, {client.InOrder()}} {
+			c := f.client(opts...)
+			for _, key := range []string{"", "key-1"} {
+				var sent int32
+				for _, n := range f.nodes {
+					sent -= n.calls.Load()
+					n.stall = func(context.Context) { rest(25 * time.Second) }
+				}
+				res, err := c.Revoke(t.Context(), &v1.RevokeRequest{Subject: "alice", ExpectedKeyId: key})
+				for _, n := range f.nodes {
+					sent += n.calls.Load()
+					n.stall = nil
+				}
+				if err != nil || sent != 1 {
+					t.Errorf("%v, %v; it was sent %d times", res, err, sent)
+				}
+			}
+		}
+		c := f.client(client.WithTimeout(3 * time.Second))
+		for _, n := range f.nodes {
+			n.stall = func(context.Context) { rest(10 * time.Second) }
+		}
+		start := time.Now()
+		if _, err := c.Revoke(t.Context(), &v1.RevokeRequest{Subject: "alice"}); !errors.Is(err, client.ErrOutcomeUnknown) || time.Since(start) != 3*time.Second {
+			t.Errorf("with a timeout of its own: %v after %v", err, time.Since(start))
+		}
+		rest(10 * time.Second)
+	})
+}
+
 func TestAWriteThatNamesItsKeyIsGivenTime(t *testing.T) {
 	sail(t, 2, func(t *testing.T, f *fleet) {
 		for _, n := range f.nodes {
 			n.stall = func(context.Context) { rest(4 * time.Second) }
 		}
-		res, err := f.client().Revoke(t.Context(), &v1.RevokeRequest{Subject: "alice", ExpectedKeyId: "key-1"})
+		res, err := f.client().Rotate(t.Context(), &v1.RotateRequest{Subject: "alice", ExpectedKeyId: "key-1"})
 		sent := f.nodes[0].calls.Load() + f.nodes[1].calls.Load()
 		if err != nil || sent != 1 {
 			t.Errorf("%v, %v; it was sent %d times", res, err, sent)

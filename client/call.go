@@ -34,8 +34,10 @@ const (
 	// quick reads are answered from a node's memory, bulk reads take it longer.
 	quick kind = iota
 	bulk
-	// write goes through the leader.
+	// write goes through the leader. ending does too, and can take as long as it takes until no node accepts what was
+	// revoked, so nobody is given up for being slow.
 	write
+	ending
 	// probing is the client's own asking whether a node is there, and who else is.
 	probing
 	// founding is for one node only.
@@ -45,6 +47,9 @@ const (
 
 // reads tells whether any node answers by itself.
 func (k kind) reads() bool { return k == quick || k == bulk }
+
+// led tells whether the leader is the one to ask.
+func (k kind) led() bool { return k == write || k == ending }
 
 // operation is a method of the client: its name, whether it may be repeated, and what it is to a node.
 type operation struct {
@@ -66,7 +71,7 @@ type route interface {
 // call asks one node after another until one answers, or refuses for good, or trying on is not safe or not worth while.
 func call[Req, Res any](ctx context.Context, c *Client, op operation, req *Req, of func(*node) procedure[Req, Res]) (*Res, error) {
 	c.watch()
-	deadline := c.deadline(ctx)
+	deadline := c.deadline(ctx, op)
 	r := c.route(op, deadline)
 	var failed []*Error
 	for n, until := r.next(ctx, nil); n != nil; n, until = r.next(ctx, failed[len(failed)-1]) {
@@ -99,12 +104,16 @@ func ask[Req, Res any](ctx context.Context, c *Client, op operation, r route, n 
 }
 
 // deadline is when the call has to be over; zero for never.
-func (c *Client) deadline(ctx context.Context) time.Time {
+func (c *Client) deadline(ctx context.Context, op operation) time.Time {
 	deadline, _ := ctx.Deadline()
-	if c.timeout <= 0 {
+	timeout := c.timeout
+	if op.kind == ending {
+		timeout = c.revocation
+	}
+	if timeout <= 0 {
 		return deadline
 	}
-	return earlier(deadline, time.Now().Add(c.timeout))
+	return earlier(deadline, time.Now().Add(timeout))
 }
 
 // earlier gives the earlier of two times, either of which may be zero for never.
@@ -146,7 +155,7 @@ func (o *ordered) next(context.Context, *Error) (*node, time.Time) {
 	n := o.nodes[0]
 	o.nodes = o.nodes[1:]
 	n.beginAnyway()
-	if o.deadline.IsZero() || left == 1 || o.op.safety == onceSent {
+	if o.deadline.IsZero() || left == 1 || o.op.safety == onceSent || o.op.kind == ending {
 		return n, o.deadline
 	}
 	return n, time.Now().Add(time.Until(o.deadline) / time.Duration(left))

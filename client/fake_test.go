@@ -90,7 +90,8 @@ func (f *fake) VerifyBatch(_ context.Context, r *connect.Request[v1.VerifyBatchR
 	return answer(f, res)
 }
 
-func (f *fake) Rotate(context.Context, *connect.Request[v1.RotateRequest]) (*connect.Response[v1.RotateResponse], error) {
+func (f *fake) Rotate(ctx context.Context, _ *connect.Request[v1.RotateRequest]) (*connect.Response[v1.RotateResponse], error) {
+	f.linger(ctx)
 	return answer(f, &v1.RotateResponse{KeyId: f.name})
 }
 

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
 // GuardOption changes how Middleware and Interceptor verify requests.
@@ -14,6 +16,12 @@ type GuardOption func(*guard)
 
 // WithAudience says whom the service is, where its tokens name whom they are for. By default they must not name anybody.
 func WithAudience(name string) GuardOption { return func(g *guard) { g.audience = name } }
+
+// WithConsistency says how old the state may be that tokens are verified on; by default as old as the cluster's
+// maxStaleness. With STALE_OK, a service goes on while the cluster has lost its quorum, and may accept what was revoked.
+func WithConsistency(level v1.VerifyRequest_Consistency) GuardOption {
+	return func(g *guard) { g.consistency = level }
+}
 
 // WithOptionalToken lets requests without a token pass; FromContext then gives nothing. One with a token that is not valid
 // is refused all the same. By default a token is required.
@@ -79,9 +87,11 @@ func FromContext(ctx context.Context) (*Verified, bool) {
 type guard struct {
 	client   *Client
 	audience string
-	optional bool
-	cookie   string
-	refuse   func(http.ResponseWriter, *http.Request, *Refusal)
+	// consistency is how old a state may be.
+	consistency v1.VerifyRequest_Consistency
+	optional    bool
+	cookie      string
+	refuse      func(http.ResponseWriter, *http.Request, *Refusal)
 }
 
 func (c *Client) guard(opts []GuardOption) *guard {
@@ -111,7 +121,7 @@ func (g *guard) admit(ctx context.Context, h http.Header) (context.Context, *Ref
 	case err != nil:
 		return nil, &Refusal{Status: http.StatusBadRequest, Challenge: `Bearer error="invalid_request"`, Err: err}
 	}
-	v, err := g.client.VerifyToken(ctx, token, g.audience)
+	v, err := g.client.verified(ctx, &v1.VerifyRequest{Token: token, Audience: g.audience, Consistency: g.consistency})
 	switch {
 	case errors.Is(err, ErrInvalidToken):
 		return nil, &Refusal{Status: http.StatusUnauthorized, Challenge: `Bearer error="invalid_token"`, Err: err}

@@ -13,16 +13,18 @@ func (c *Client) Rotate(ctx context.Context, req *v1.RotateRequest) (*v1.RotateR
 		func(n *node) procedure[v1.RotateRequest, v1.RotateResponse] { return n.keys.Rotate })
 }
 
-// Revoke deletes all keys of the subject and makes a new one, so that no token issued before is valid any more.
-// ExpectedKeyId works as in Rotate.
+// Revoke deletes all keys of the subject and makes a new one. When it has returned, no node calls a token valid that was
+// issued before (a verification that asked for STALE_OK aside), also where nodes are cut off: then it takes as long as it
+// takes until those refuse by themselves. With an error, ErrNotFound and ErrConflict aside, some node may still. ExpectedKeyId
+// works as in Rotate.
 func (c *Client) Revoke(ctx context.Context, req *v1.RevokeRequest) (*v1.RevokeResponse, error) {
-	return call(ctx, c, operation{"Revoke", expecting(req.GetExpectedKeyId()), write}, req,
+	return call(ctx, c, operation{"Revoke", expecting(req.GetExpectedKeyId()), ending}, req,
 		func(n *node) procedure[v1.RevokeRequest, v1.RevokeResponse] { return n.keys.Revoke })
 }
 
-// Delete forgets the subject and all its keys. ExpectedKeyId works as in Rotate.
+// Delete forgets the subject and all its keys. It returns as Revoke does. ExpectedKeyId works as in Rotate.
 func (c *Client) Delete(ctx context.Context, req *v1.DeleteRequest) (*v1.DeleteResponse, error) {
-	return call(ctx, c, operation{"Delete", expecting(req.GetExpectedKeyId()), write}, req,
+	return call(ctx, c, operation{"Delete", expecting(req.GetExpectedKeyId()), ending}, req,
 		func(n *node) procedure[v1.DeleteRequest, v1.DeleteResponse] { return n.keys.Delete })
 }
 

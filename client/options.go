@@ -11,6 +11,10 @@ import (
 // DefaultTimeout bounds a call, all its attempts together, unless WithTimeout says otherwise.
 const DefaultTimeout = 10 * time.Second
 
+// DefaultRevocationTimeout bounds Revoke and Delete in its place: where a node does not answer, they wait until it cannot
+// accept what was revoked any more, a quarter longer than the cluster's maxStaleness, which is 20 s at most.
+const DefaultRevocationTimeout = 30 * time.Second
+
 const (
 	// DefaultRetryRatio is how many retries each request allows for, unless WithRetryBudget says otherwise.
 	DefaultRetryRatio = 0.2
@@ -23,6 +27,7 @@ type Option func(*config)
 
 type config struct {
 	timeout          time.Duration
+	revocation       time.Duration // the timeout of Revoke and Delete
 	http             *http.Client
 	interceptors     []connect.Interceptor
 	inOrder          bool
@@ -35,7 +40,7 @@ type config struct {
 }
 
 func defaults() config {
-	return config{timeout: DefaultTimeout, retryRatio: DefaultRetryRatio, retriesPerSecond: DefaultRetriesPerSecond}
+	return config{timeout: DefaultTimeout, revocation: DefaultRevocationTimeout, retryRatio: DefaultRetryRatio, retriesPerSecond: DefaultRetriesPerSecond}
 }
 
 // validate adds to an earlier fault all that is wrong with the options.
@@ -53,9 +58,9 @@ func (c *config) validate(earlier error) error {
 	return errors.Join(faults...)
 }
 
-// WithTimeout bounds each call, all its attempts together; DefaultTimeout unless given. A context that ends earlier
-// still counts. Zero or less leaves the bound to the context alone.
-func WithTimeout(d time.Duration) Option { return func(c *config) { c.timeout = d } }
+// WithTimeout bounds each call, all its attempts together; unless given, DefaultTimeout, and DefaultRevocationTimeout for
+// Revoke and Delete. A context that ends earlier still counts. Zero or less leaves the bound to the context alone.
+func WithTimeout(d time.Duration) Option { return func(c *config) { c.timeout, c.revocation = d, d } }
 
 // WithHTTPClient sends requests through h, for TLS settings or a network of one's own. Its CheckRedirect and
 // Timeout are used as they are. Close then leaves its connections alone. By default the client has an http.Client of

@@ -13,7 +13,8 @@ func (c *Client) Issue(ctx context.Context, req *v1.IssueRequest) (*v1.IssueResp
 		func(n *node) procedure[v1.IssueRequest, v1.IssueResponse] { return n.tokens.Issue })
 }
 
-// Verify has one token judged. A token that is not valid is an answer with its reason, not an error.
+// Verify has one token judged. A token that is not valid is an answer with its reason, not an error. How old the state may
+// be that it is judged on, Consistency says; unless set, as old as the cluster's maxStaleness.
 func (c *Client) Verify(ctx context.Context, req *v1.VerifyRequest) (*v1.VerifyResponse, error) {
 	return call(ctx, c, operation{"Verify", repeatable, quick}, req,
 		func(n *node) procedure[v1.VerifyRequest, v1.VerifyResponse] { return n.tokens.Verify })

@@ -71,10 +71,16 @@ func (v *Verified) Claims(into any) error {
 // are for, and empty where they do not. It fails with an *InvalidTokenError if the token is not valid, and with an *Error
 // if that could not be told. What cannot be a token is not sent anywhere.
 func (c *Client) VerifyToken(ctx context.Context, token, audience string) (*Verified, error) {
+	return c.verified(ctx, &v1.VerifyRequest{Token: token, Audience: audience})
+}
+
+func (c *Client) verified(ctx context.Context, req *v1.VerifyRequest) (*Verified, error) {
+	token := req.GetToken()
 	if !wellFormed(token) {
 		return nil, &InvalidTokenError{v1.VerifyResponse_MALFORMED}
 	}
-	res, err := c.Verify(ctx, &v1.VerifyRequest{Token: token, Audience: audience, OmitClaims: true})
+	req.OmitClaims = true
+	res, err := c.Verify(ctx, req)
 	switch {
 	case err != nil:
 		return nil, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"google.golang.org/protobuf/proto"
 
@@ -16,6 +17,15 @@ type change struct {
 
 	connection
 	format
+}
+
+// finality tells how many nodes have a change, and how many cannot be fresh without it.
+func finality(f *v1.Finality) string {
+	told := fmt.Sprintf("; applied by %d of %d nodes in %s", f.GetAppliedNodes(), f.GetAppliedNodes()+f.GetExpiredNodes(), staleness(f.GetTook()))
+	if f.GetExpiredNodes() > 0 {
+		told += ", the others verify nothing until they have it"
+	}
+	return told
 }
 
 // do runs one call and prints its answer; told is the answer in words.
@@ -52,13 +62,13 @@ func (c *rotateCommand) run(ctx context.Context, s *session) error {
 type revokeCommand struct{ change }
 
 func (*revokeCommand) Help() string {
-	return "Deletes all of the user's keys and makes a new one. No token issued before is accepted any more."
+	return "Deletes all of the user's keys and makes a new one. No token issued before is accepted by any node once this has returned."
 }
 
 func (c *revokeCommand) run(ctx context.Context, s *session) error {
 	return c.do(s, func(cluster *client.Client) (proto.Message, string, error) {
 		res, err := cluster.Revoke(ctx, &v1.RevokeRequest{Subject: c.Subject, ExpectedKeyId: c.ExpectedKeyID})
-		return res, "revoked; the active key is " + clean(res.GetKeyId()), err
+		return res, "revoked; the active key is " + clean(res.GetKeyId()) + finality(res.GetFinality()), err
 	})
 }
 
@@ -71,6 +81,6 @@ func (*deleteCommand) Help() string {
 func (c *deleteCommand) run(ctx context.Context, s *session) error {
 	return c.do(s, func(cluster *client.Client) (proto.Message, string, error) {
 		res, err := cluster.Delete(ctx, &v1.DeleteRequest{Subject: c.Subject, ExpectedKeyId: c.ExpectedKeyID})
-		return res, "deleted", err
+		return res, "deleted" + finality(res.GetFinality()), err
 	})
 }

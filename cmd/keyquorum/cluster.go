@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"time"
 
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
@@ -42,7 +41,7 @@ func (c *clusterStatusCommand) run(ctx context.Context, s *session) error {
 		return s.out.json(res)
 	}
 	printStatus(s.out, res)
-	views := askMembers(ctx, time.Duration(c.Timeout), res)
+	views := askMembers(ctx, c.wait(), res)
 	printMembers(s.out, res, views)
 	return nil
 }

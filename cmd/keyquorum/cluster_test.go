@@ -25,7 +25,7 @@ func TestStatusAsksEachMemberForItself(t *testing.T) {
 	clock := &v1.Clock{Known: true, Time: timestamppb.New(began), Offset: durationpb.New(-3 * time.Millisecond)}
 	one.status = &v1.StatusResponse{
 		ClusterId: "c-1", Node: members[0], LeaderId: "id-2", Ready: true, Term: 4, Revision: 9, Users: 2, Keys: 3,
-		AppliedIndex: 40, CommitIndex: 41, Clock: clock, Members: members,
+		AppliedIndex: 40, CommitIndex: 41, Clock: clock, Members: members, Staleness: durationpb.New(1234567 * time.Microsecond),
 	}
 	two.status = &v1.StatusResponse{Node: members[1], NotReadyBecause: "catching up", AppliedIndex: 44, CommitIndex: 45, Clock: &v1.Clock{}}
 	other.status = &v1.StatusResponse{Node: &v1.Member{NodeId: "a stranger"}, Ready: true}
@@ -36,15 +36,15 @@ func TestStatusAsksEachMemberForItself(t *testing.T) {
 	rows := map[string][]string{}
 	for line := range strings.Lines(out) {
 		if f := strings.Fields(line); len(f) > 8 {
-			rows[f[0]] = f[1:6]
+			rows[f[0]] = f[1:7]
 		}
 	}
 	for name, want := range map[string]string{
-		"NAME": "ROLE READY LAG CLOCK REGION",
-		"n1":   "voter yes 5 -3ms eu",
-		"n2":   "leader no 1 unknown -",
-		"n3":   "joining no answer - -",
-		"n4":   "replica no answer - -", // another node answers there
+		"NAME": "ROLE READY LAG STALENESS CLOCK REGION",
+		"n1":   "voter yes 5 1.235s -3ms eu",
+		"n2":   "leader no 1 - unknown -",
+		"n3":   "joining no answer - - -",
+		"n4":   "replica no answer - - -", // another node answers there
 	} {
 		if got := strings.Join(rows[name], " "); got != want {
 			t.Errorf("%s: %q, want %q\n%s", name, got, want, out)

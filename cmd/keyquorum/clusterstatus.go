@@ -78,7 +78,7 @@ func printMembers(p *printer, asked *v1.StatusResponse, views []*v1.StatusRespon
 		rows = append(rows, memberRow(m, views[i], committed, asked.GetLeaderId()))
 	}
 	p.printf("\n")
-	newTable(p, "NAME", "ROLE", "READY", "LAG", "CLOCK", "REGION", "VERSION", "ADDRESS", "ID").print(rows)
+	newTable(p, "NAME", "ROLE", "READY", "LAG", "STALENESS", "CLOCK", "REGION", "VERSION", "ADDRESS", "ID").print(rows)
 	if more := len(asked.GetMembers()) - len(views); more > 0 {
 		p.printf("and %d more, which were not asked; --json has them all\n", more)
 	}
@@ -87,13 +87,14 @@ func printMembers(p *printer, asked *v1.StatusResponse, views []*v1.StatusRespon
 
 // memberRow tells what is recorded of a member and, if it answered, what it says of itself.
 func memberRow(m *v1.Member, view *v1.StatusResponse, committed uint64, leader string) []string {
-	row := []string{m.GetName(), roleName(m, leader), "no answer", "", "", m.GetRegion(), m.GetVersion(), m.GetRpcAddress(), m.GetNodeId()}
+	row := []string{m.GetName(), roleName(m, leader), "no answer", "", "", "", m.GetRegion(), m.GetVersion(), m.GetRpcAddress(), m.GetNodeId()}
 	if view == nil {
 		return row
 	}
 	row[2] = yesNo(view.GetReady())
 	row[3] = strconv.FormatUint(committed-min(committed, view.GetAppliedIndex()), 10)
-	row[4] = clockOffset(view.GetClock())
+	row[4] = staleness(view.GetStaleness())
+	row[5] = clockOffset(view.GetClock())
 	return row
 }
 

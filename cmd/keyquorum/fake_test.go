@@ -15,6 +15,7 @@ import (
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -119,7 +120,9 @@ func (n *fakeNode) Revoke(_ context.Context, r *connect.Request[v1.RevokeRequest
 		return nil, err
 	}
 	return reply(n, func() *v1.RevokeResponse {
-		return &v1.RevokeResponse{KeyId: n.newKey(r.Msg.GetSubject()), Revision: n.revision}
+		return &v1.RevokeResponse{KeyId: n.newKey(r.Msg.GetSubject()), Revision: n.revision, Finality: &v1.Finality{
+			AppliedNodes: 3, ExpiredNodes: 2, Took: durationpb.New(6250400 * time.Microsecond),
+		}}
 	})
 }
 
@@ -130,7 +133,7 @@ func (n *fakeNode) Delete(_ context.Context, r *connect.Request[v1.DeleteRequest
 	return reply(n, func() *v1.DeleteResponse {
 		n.revision++
 		delete(n.active, r.Msg.GetSubject())
-		return &v1.DeleteResponse{Revision: n.revision}
+		return &v1.DeleteResponse{Revision: n.revision, Finality: &v1.Finality{AppliedNodes: 3, Took: durationpb.New(4 * time.Millisecond)}}
 	})
 }
 

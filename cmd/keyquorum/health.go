@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/keyquorum/keyquorum/client"
 )
@@ -29,7 +28,7 @@ func (c *healthCommand) run(ctx context.Context, s *session) error {
 	if c.Live {
 		path = "/livez"
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(c.Timeout))
+	ctx, cancel := context.WithTimeout(ctx, c.wait())
 	defer cancel()
 	status, line, err := probe(ctx, c.nodes()[0]+path)
 	switch {

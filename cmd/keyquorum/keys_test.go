@@ -15,10 +15,10 @@ func TestChangesTellTheNewKey(t *testing.T) {
 	if r := sh.must(0, "rotate", "alice"); r.out != "alice: rotated; the active key is 2-k\n" {
 		t.Error(r.out)
 	}
-	if r := sh.must(0, "revoke", "alice", "--expected-key-id", "2-k"); r.out != "alice: revoked; the active key is 3-k\n" {
+	if r := sh.must(0, "revoke", "alice", "--expected-key-id", "2-k"); r.out != "alice: revoked; the active key is 3-k; applied by 3 of 5 nodes in 6.25s, the others verify nothing until they have it\n" {
 		t.Error(r.out)
 	}
-	if r := sh.must(0, "delete", "alice"); r.out != "alice: deleted\n" {
+	if r := sh.must(0, "delete", "alice"); r.out != "alice: deleted; applied by 3 of 3 nodes in 4ms\n" {
 		t.Error(r.out)
 	}
 	wants(t, sh.must(1, "keys", "get", "alice").errors, "not found: there is no such subject")

@@ -94,6 +94,24 @@ func TestVerifyAsksForItsAudience(t *testing.T) {
 	}
 }
 
+func TestVerifyAsksForALevel(t *testing.T) {
+	n := &fakeNode{}
+	sh := at(t, n.serve(t))
+	for given, want := range map[string]v1.VerifyRequest_Consistency{
+		"": 0, "bounded": v1.VerifyRequest_BOUNDED, "linearizable": v1.VerifyRequest_LINEARIZABLE, "stale-ok": v1.VerifyRequest_STALE_OK,
+	} {
+		args := []string{"verify", "a.b.c"}
+		if given != "" {
+			args = append(args, "--consistency", given)
+		}
+		sh.must(1, args...)
+		if got := n.verified.GetConsistency(); got != want {
+			t.Errorf("%q asks for %v", given, got)
+		}
+	}
+	wants(t, sh.must(2, "verify", "a.b.c", "--consistency", "strong").errors, "--consistency", "bounded, linearizable or stale-ok")
+}
+
 func TestNoTokenOnStdinIsAUsageError(t *testing.T) {
 	sh := at(t, (&fakeNode{}).serve(t))
 	sh.stdin = "\n"

@@ -39,6 +39,7 @@ func (s *settings) mappers() kong.Option {
 			mapper(s, parseHostPorts),
 			mapper(s, parseLogLevel),
 			mapper(s, parseLogFormat),
+			mapper(s, parseConsistency),
 		} {
 			if err := o.Apply(k); err != nil {
 				return err

@@ -4,19 +4,23 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
 type verifyCommand struct {
-	Token      string `arg:"" help:"The token, or - to read it from stdin. Prefer -: other users of this machine can see a command's arguments."`
-	Audience   string `placeholder:"NAME" help:"Who you are, where the token names whom it is for."`
-	OmitClaims bool   `percall:"" help:"Leave the claims out of the answer."`
+	Token       string      `arg:"" help:"The token, or - to read it from stdin. Prefer -: other users of this machine can see a command's arguments."`
+	Audience    string      `placeholder:"NAME" help:"Who you are, where the token names whom it is for."`
+	Consistency consistency `percall:"" placeholder:"LEVEL" help:"How old the state may be that the node judges on: bounded, at most the cluster's max-staleness; linearizable, not at all; stale-ok, whatever it has. Default: bounded."`
+	OmitClaims  bool        `percall:"" help:"Leave the claims out of the answer."`
 
 	connection
 	format
@@ -36,7 +40,7 @@ func (c *verifyCommand) run(ctx context.Context, s *session) error {
 		return err
 	}
 	defer cluster.Close()
-	res, err := cluster.Verify(ctx, &v1.VerifyRequest{Token: token, Audience: c.Audience, OmitClaims: c.OmitClaims})
+	res, err := cluster.Verify(ctx, &v1.VerifyRequest{Token: token, Audience: c.Audience, OmitClaims: c.OmitClaims, Consistency: v1.VerifyRequest_Consistency(c.Consistency)})
 	if err != nil {
 		return err
 	}
@@ -88,9 +92,33 @@ func (c *verifyCommand) print(p *printer, res *v1.VerifyResponse) error {
 	list.add("expires", stamp(res.GetExpiresAt()))
 	list.add("claims", claims)
 	list.add("revision", strconv.FormatUint(res.GetRevision(), 10))
+	list.add("staleness", staleness(res.GetStaleness()))
 	list.add("node", res.GetNode())
 	p.fields(list)
 	return nil
+}
+
+// consistency is a level by its name on the command line.
+type consistency v1.VerifyRequest_Consistency
+
+func parseConsistency(_ consistency, given texts) (consistency, error) {
+	switch given[0] {
+	case "bounded":
+		return consistency(v1.VerifyRequest_BOUNDED), nil
+	case "linearizable":
+		return consistency(v1.VerifyRequest_LINEARIZABLE), nil
+	case "stale-ok":
+		return consistency(v1.VerifyRequest_STALE_OK), nil
+	}
+	return 0, fmt.Errorf("%s is no level: it is bounded, linearizable or stale-ok", quoted(given[0]))
+}
+
+// staleness is how old a state can be, as all commands print it; empty where it is not known.
+func staleness(d *durationpb.Duration) string {
+	if d == nil {
+		return ""
+	}
+	return d.AsDuration().Round(time.Millisecond).String()
 }
 
 // reasons say what each verdict means to its reader.
