@@ -105,6 +105,10 @@ browser-test: ## Look at the example application with BROWSER, which is Chromium
 e2e: ## Run all rounds of the tests of the real binary as processes
 	$(GO) test -count 1 -v -timeout 30m ./test/e2e -full
 
+.PHONY: partition
+partition: ## Cut nodes off from each other, each in a network namespace of its own; needs root, ip and nft
+	unshare --net $(GO) test -count 1 -v -timeout 30m -run Partition ./test/e2e -partition
+
 .PHONY: million
 million: ## Measure a million users on three nodes, which takes minutes and 2 GB of memory
 	$(GO) test -count 1 -v -timeout 60m -run Million ./test/e2e -users 1000000

@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -44,6 +46,13 @@ func (n *Node) Addr() string { return n.rpc }
 // Move gives the node other ports, from the next Start on.
 func (n *Node) Move() {
 	n.rpc, n.raft, n.gossip = FreeAddress(n.Host), FreeAddress(n.Host), FreeAddress(n.Host)
+}
+
+// Inside has the node run, from the next Start on, in the network namespace of that name, and listen at that host there.
+func (n *Node) Inside(namespace, host string) {
+	n.Host = host
+	n.rpc, n.raft, n.gossip = net.JoinHostPort(host, "7400"), net.JoinHostPort(host, "7401"), net.JoinHostPort(host, "7402")
+	n.Setup = fmt.Sprintf("set -- ip netns exec %s \"$@\"", namespace)
 }
 
 // PID is the id of the node's process.
