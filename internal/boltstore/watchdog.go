@@ -38,12 +38,50 @@ func once(f func(error)) func(error) {
 	return func(err error) { o.Do(func() { f(err) }) }
 }
 
+// steps is how many parts the limit is counted in. A process or a machine that stands still for a while finds, when it goes
+// on, one step over and not all of them: the disk is not to blame for the others.
+const steps = 10
+
 // guard watches one write, until the function that it returns is called.
-func (w *Watchdog) guard(format string, args ...any) (done func() bool) {
-	return time.AfterFunc(w.limit, func() {
-		w.onHang(fmt.Errorf("boltstore: %s has taken longer than %s: the disk hangs or is far too slow: "+
-			"this node must end, so that the others can elect a leader", fmt.Sprintf(format, args...), w.limit))
-	}).Stop
+func (w *Watchdog) guard(format string, args ...any) (done func()) {
+	g := &guarded{left: steps}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.timer = time.AfterFunc(w.limit/steps, func() {
+		if g.step(w.limit / steps) {
+			w.onHang(fmt.Errorf("boltstore: %s has taken longer than %s: the disk hangs or is far too slow: "+
+				"this node must end, so that the others can elect a leader", fmt.Sprintf(format, args...), w.limit))
+		}
+	})
+	return g.end
+}
+
+// guarded is one write that is watched.
+type guarded struct {
+	mu    sync.Mutex
+	timer *time.Timer
+	left  int // steps; none once the write is done
+}
+
+// step counts one, and tells whether it was the last.
+func (g *guarded) step(length time.Duration) (over bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.left == 0 {
+		return false
+	}
+	g.left--
+	if g.left > 0 {
+		g.timer.Reset(length)
+	}
+	return g.left == 0
+}
+
+func (g *guarded) end() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.left = 0
+	g.timer.Stop()
 }
 
 // StoreLog stores one entry.

@@ -119,7 +119,11 @@ func (n *Node) Terminate() {
 }
 
 // Pause has the process stand still, with its connections open, until Resume.
-func (n *Node) Pause() { n.proc.signal(syscall.SIGSTOP) }
+func (n *Node) Pause() {
+	n.t.Helper()
+	n.proc.signal(syscall.SIGSTOP)
+	Await(n.t, n.Name+" to stand still", func() bool { return standsStill(n.PID()) })
+}
 
 // Resume lets a paused process go on.
 func (n *Node) Resume() { n.proc.signal(syscall.SIGCONT) }
