@@ -1,0 +1,106 @@
+package model
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+)
+
+// deep has more happen in each run: KEYQUORUM_MODEL=deep, as make model sets it.
+var deep = os.Getenv("KEYQUORUM_MODEL") == "deep"
+
+// limit is how many states are kept at the most, each some 110 bytes.
+func limit() int {
+	if deep {
+		return 60_000_000
+	}
+	return 4_000_000
+}
+
+// The protocol as it is keeps its promises in every run within the bounds, and the runs come to all that could matter.
+func TestAsDesigned(t *testing.T) {
+	var seen Event
+	for _, bounds := range designed() {
+		t.Run(bounds.Name, func(t *testing.T) {
+			r, err := Explore(bounds, limit())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d states", r.States)
+			if r.Wrong != "" {
+				t.Errorf("a promise is broken:\n%v", r)
+			}
+			seen |= r.Seen
+		})
+	}
+	for event, what := range map[Event]string{
+		RevokedByAll: "a Revoke returned because all had applied it", RevokedByTime: "a Revoke returned because its time ran out",
+		RevokedByDeposed: "a deposed leader finished a Revoke", Accepted: "a token was accepted",
+		Invalid: "a token was called invalid", RefusedStale: "a stale state was refused",
+		FromFuture: "a token came from the future", Forgot: "a former member was forgotten",
+	} {
+		if seen&event == 0 {
+			t.Errorf("in no run %s", what)
+		}
+	}
+}
+
+// Each rule is needed: with it switched off, and all others on, a promise is broken. The same bounds have nothing broken
+// as designed.
+func TestEachRuleMatters(t *testing.T) {
+	for _, rule := range Rules() {
+		t.Run(string(rule), func(t *testing.T) {
+			r, err := Explore(boundsOf(rule), limit(), rule)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Wrong == "" {
+				t.Fatalf("nothing goes wrong without %s in %d states", rule, r.States)
+			}
+			t.Logf("without %s:\n%v", rule, r)
+		})
+	}
+}
+
+// A rule without which nothing goes wrong in the bounds chosen for it would pass the test above only if the bounds were
+// wrong by themselves.
+func TestBoundsOfRulesAreSound(t *testing.T) {
+	known := designed()
+	for _, rule := range Rules() {
+		bounds := boundsOf(rule)
+		if rule == OldSnapshotsRefused {
+			bounds.Restores = 0 // what switches the rule off is that there are any
+		}
+		if !slices.Contains(known, bounds) {
+			t.Errorf("the bounds of %s, %q, are not among those that are explored as designed", rule, bounds.Name)
+		}
+	}
+}
+
+// docs/PROTOCOL.md has a section for each rule, in the order of Rules, and for nothing else.
+func TestDocumentHasEachRule(t *testing.T) {
+	text, err := os.ReadFile("../../docs/PROTOCOL.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented []Rule
+	for _, m := range regexp.MustCompile("(?m)^### `([a-z0-9-]+)`$").FindAllSubmatch(text, -1) {
+		documented = append(documented, Rule(m[1]))
+	}
+	if !slices.Equal(documented, Rules()) {
+		t.Errorf("docs/PROTOCOL.md has the rules\n%q\nand the model\n%q", documented, Rules())
+	}
+}
+
+// The name of a rule is its switch.
+func TestEveryRuleHasASwitchOfItsOwn(t *testing.T) {
+	seen := make(map[flags]Rule)
+	for _, rule := range Rules() {
+		off := without([]Rule{rule})
+		if other, ok := seen[off]; ok || off == (flags{}) {
+			t.Errorf("%s switches off what %q does", rule, other)
+		}
+		seen[off] = rule
+	}
+}
