@@ -113,6 +113,10 @@ partition: ## Cut nodes off from each other, each in a network namespace of its 
 million: ## Measure a million users on three nodes, which takes minutes and 2 GB of memory
 	$(GO) test -count 1 -v -timeout 60m -run Million ./test/e2e -users 1000000
 
+.PHONY: model
+model: ## Explore the model of the protocol deeper than the tests do; takes minutes and 8 GB of memory
+	KEYQUORUM_MODEL=deep $(GO) test -count 1 -v -timeout 60m ./test/model
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target FUZZTIME (20000x: inputs; 30s: a time)
 	FUZZTIME=$(FUZZTIME) GO=$(GO) bash .ci/fuzz

@@ -12,8 +12,15 @@ const (
 func partition() Bounds {
 	return Bounds{
 		Name: "partition", Nodes: 3, Leaders: nodes(a, b), Askers: nodes(c), Verifies: nodes(c), Fast: nodes(a),
-		Time: 3, Log: 3, Asks: 2, Elections: 1, Revokes: 2, Fresh: nodes(c),
+		Time: 3, Log: 3, Asks: 2, Elections: 1, Revokes: 1, Fresh: nodes(c),
 	}
+}
+
+// retried: a Revoke is sent again, to the same leader or the next.
+func retried() Bounds {
+	x := partition()
+	x.Name, x.Asks, x.Revokes = "revoke sent again", 1, 2
+	return x
 }
 
 // uncommitted: entries wait for a majority, and an election may lose them.
@@ -55,6 +62,13 @@ func future() Bounds {
 	}
 }
 
+// futureAlone: a token from the future is all there is to look at.
+func futureAlone() Bounds {
+	x := future()
+	x.Name, x.Elections, x.Revokes, x.Split = "token from the future, one leader", 0, 0, false
+	return x
+}
+
 func linearizable() Bounds {
 	x := future()
 	x.Name, x.Linearizable, x.Split = "linearizable", true, false
@@ -77,6 +91,20 @@ func leaves() Bounds {
 	}
 }
 
+// leavesAlone: as leaves, with one leader.
+func leavesAlone() Bounds {
+	x := leaves()
+	x.Name, x.Elections = "a node leaves, one leader", 0
+	return x
+}
+
+// leavesStale: as leaves, and C is fresh only if it is answered after its removal.
+func leavesStale() Bounds {
+	x := leaves()
+	x.Name, x.Fresh, x.Log = "a node leaves, stale", 0, 3
+	return x
+}
+
 // replica: B has no vote.
 func replica() Bounds {
 	return Bounds{
@@ -86,25 +114,71 @@ func replica() Bounds {
 }
 
 func designed() []Bounds {
-	return []Bounds{
-		partition(), uncommitted(), ages(), restarted(), snapshots(), future(), linearizable(), joins(), leaves(), replica(),
+	all := []Bounds{
+		partition(), retried(), uncommitted(), ages(), restarted(), snapshots(), future(), futureAlone(), linearizable(),
+		joins(), leaves(), leavesAlone(), leavesStale(), replica(),
+	}
+	switch {
+	case deep:
+		return apply(all, deepened)
+	case raced:
+		return apply(all, lightened)
+	default:
+		return all
 	}
 }
 
-// boundsOf gives those in which the lack of the rule shows.
+func apply(all []Bounds, change func(Bounds) Bounds) []Bounds {
+	for i := range all {
+		all[i] = change(all[i])
+	}
+	return all
+}
+
+// deepened has more happen: what takes minutes and gigabytes.
+func deepened(x Bounds) Bounds {
+	x.EveryStep = true
+	x.Time++
+	x.Log++
+	return x
+}
+
+// lightened is for the race detector, under which all takes ten times as long. There is nothing for it to find here.
+func lightened(x Bounds) Bounds {
+	switch x.Name {
+	case ages().Name:
+		x.Time--
+	case restarted().Name:
+		x.Elections, x.Revokes = 1, 1
+	case future().Name:
+		x.Split = false
+	case linearizable().Name:
+		x.Asks = 1
+	case leaves().Name:
+		x.Log = 3
+	}
+	return x
+}
+
+// boundsOf gives those in which the lack of the rule shows: a few of the designed ones, so small that the race detector
+// makes no difference.
 func boundsOf(r Rule) Bounds {
 	switch r {
 	case AnswerAfterCommit:
 		return uncommitted()
-	case AnswerAfterApplied, AskerIsMember, FormerMembersHold, FormerFromApplication, NewLeaderCountsFormer, ForgetAfterWindow:
+	case AnswerAfterApplied:
+		return leavesStale()
+	case AskerIsMember, FormerMembersHold, FormerFromApplication, ForgetAfterWindow:
+		return leavesAlone()
+	case NewLeaderCountsFormer:
 		return leaves()
 	case MemberAsOfTick:
 		return joins()
-	case JoinLaterRounds, RevisionBeforeKey, KeyPublishedFirst, OldSnapshotsRefused:
-		x := future()
-		if r == OldSnapshotsRefused {
-			x.Restores = 1
-		}
+	case JoinLaterRounds, RevisionBeforeKey, KeyPublishedFirst:
+		return future()
+	case OldSnapshotsRefused:
+		x := futureAlone()
+		x.Restores = 1
 		return x
 	case RestartDropsFreshness:
 		return restarted()
@@ -112,6 +186,8 @@ func boundsOf(r Rule) Bounds {
 		return snapshots()
 	case NonVotersHold:
 		return replica()
+	case RetryCommitsAgain:
+		return retried()
 	default:
 		return partition()
 	}

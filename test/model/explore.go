@@ -56,8 +56,10 @@ type Model struct {
 	wrong   string
 	last    Action
 
-	// replay is set while the step between two states is looked for.
-	replay func(Action, *State)
+	// sought is set while the step to a state is looked for, which is then found.
+	sought bool
+	target State
+	found  Action
 }
 
 // Explore goes through all runs within the bounds, the shortest first, with some rules switched off. It stops at the first
@@ -65,7 +67,8 @@ type Model struct {
 func Explore(b Bounds, limit int, off ...Rule) (Result, error) {
 	m := &Model{bounds: b, off: without(off)}
 	m.firstLook, m.secondLook = m.program(false), m.program(true)
-	m.visited.add(m.start(), 0)
+	start := m.start()
+	m.visited.add(&start, 0)
 	for ; int(m.from) < len(m.visited.states) && m.wrong == ""; m.from++ {
 		if len(m.visited.states) > limit {
 			return Result{}, fmt.Errorf("%w: %s has more than %d", ErrTooMany, b.Name, limit)
@@ -105,12 +108,13 @@ func (m *Model) successors(s *State) {
 // step is told of each step that can be taken.
 func (m *Model) step(a Action, next *State) {
 	m.tidy(next)
-	if m.replay != nil {
-		m.replay(a, next)
-		return
-	}
-	if m.wrong == "" {
-		m.visited.add(*next, m.from)
+	switch {
+	case m.sought:
+		if *next == m.target {
+			m.found, m.sought = a, false
+		}
+	case m.wrong == "":
+		m.visited.add(next, m.from)
 	}
 }
 
@@ -120,7 +124,7 @@ func (m *Model) seen(a Action, next *State, e Event) {
 }
 
 func (m *Model) violated(a Action, next *State, wrong string) {
-	if m.replay == nil && m.wrong == "" {
+	if !m.sought && m.wrong == "" {
 		m.wrong, m.last = wrong, a
 		return
 	}
@@ -141,17 +145,11 @@ func (m *Model) trace() []Action {
 	return append(actions, m.last)
 }
 
-func (m *Model) between(from, to uint32) (found Action) {
-	done := false
-	m.replay = func(a Action, s *State) {
-		if !done && *s == m.visited.states[to] {
-			found, done = a, true
-		}
-	}
-	defer func() { m.replay = nil }()
+func (m *Model) between(from, to uint32) Action {
+	m.sought, m.target = true, m.visited.states[to]
 	s := m.visited.states[from]
 	m.successors(&s)
-	return found
+	return m.found
 }
 
 // visited has the states that were come to, each with the one before it. The table holds one more than a state's place,
@@ -163,15 +161,15 @@ type visited struct {
 	table   []uint32
 }
 
-func (v *visited) add(s State, parent uint32) {
+func (v *visited) add(s *State, parent uint32) {
 	if 2*len(v.states) >= len(v.table) {
 		v.grow()
 	}
-	at := v.slot(&s)
+	at := v.slot(s)
 	if v.table[at] != 0 {
 		return
 	}
-	v.states, v.parents = append(v.states, s), append(v.parents, parent)
+	v.states, v.parents = append(v.states, *s), append(v.parents, parent)
 	v.table[at] = uint32(len(v.states))
 }
 

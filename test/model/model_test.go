@@ -46,8 +46,7 @@ func TestAsDesigned(t *testing.T) {
 	}
 }
 
-// Each rule is needed: with it switched off, and all others on, a promise is broken. The same bounds have nothing broken
-// as designed.
+// Each rule is needed: with it switched off, and all others on, a promise is broken.
 func TestEachRuleMatters(t *testing.T) {
 	for _, rule := range Rules() {
 		t.Run(string(rule), func(t *testing.T) {
@@ -63,14 +62,17 @@ func TestEachRuleMatters(t *testing.T) {
 	}
 }
 
-// A rule without which nothing goes wrong in the bounds chosen for it would pass the test above only if the bounds were
-// wrong by themselves.
+// What a rule's lack breaks is kept where the rule is on: its bounds are among the designed ones. (Old snapshots let
+// through are what switches that rule off, so there they are none.)
 func TestBoundsOfRulesAreSound(t *testing.T) {
+	if deep || raced {
+		t.Skip("the designed ones are others")
+	}
 	known := designed()
 	for _, rule := range Rules() {
 		bounds := boundsOf(rule)
 		if rule == OldSnapshotsRefused {
-			bounds.Restores = 0 // what switches the rule off is that there are any
+			bounds.Restores = 0
 		}
 		if !slices.Contains(known, bounds) {
 			t.Errorf("the bounds of %s, %q, are not among those that are explored as designed", rule, bounds.Name)
