@@ -146,22 +146,21 @@ func deepened(x Bounds) Bounds {
 // lightened is for the race detector, under which all takes ten times as long. There is nothing for it to find here.
 func lightened(x Bounds) Bounds {
 	switch x.Name {
-	case ages().Name:
-		x.Time--
+	case ages().Name, linearizable().Name:
+		x.Asks = 1
 	case restarted().Name:
 		x.Elections, x.Revokes = 1, 1
 	case future().Name:
-		x.Split = false
-	case linearizable().Name:
-		x.Asks = 1
+		x.Split, x.Asks = false, 1
 	case leaves().Name:
 		x.Log = 3
+	case leavesStale().Name:
+		x.Elections = 0
 	}
 	return x
 }
 
-// boundsOf gives those in which the lack of the rule shows: a few of the designed ones, so small that the race detector
-// makes no difference.
+// boundsOf gives those in which the lack of the rule shows.
 func boundsOf(r Rule) Bounds {
 	switch r {
 	case AnswerAfterCommit:

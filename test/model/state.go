@@ -1,5 +1,7 @@
 package model
 
+import "slices"
+
 const (
 	maxNodes = 4
 	maxLog   = 8
@@ -93,12 +95,7 @@ func (m *Model) ahead(s *State, pos uint8) bool {
 
 // holds tells whether there is such an entry through pos.
 func holds(s *State, kind, pos uint8) bool {
-	for _, e := range s.log[:pos] {
-		if e == kind {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.log[:pos], kind)
 }
 
 // member tells whether the node is one once the log is applied through pos.
