@@ -153,7 +153,7 @@ func lightened(x Bounds) Bounds {
 	case future().Name:
 		x.Split, x.Asks = false, 1
 	case leaves().Name:
-		x.Log = 3
+		x.Log, x.Asks = 3, 0
 	case leavesStale().Name:
 		x.Elections = 0
 	}
