@@ -162,6 +162,20 @@ func TestATokenFromTheFutureIsJudgedAfterARound(t *testing.T) {
 	}
 }
 
+func TestARoundIsGoodForTheStateThatItWasOfOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ahead, r, _ := pair(t, nil)
+		token := ahead.issue(t, &v1.IssueRequest{Subject: "ada"}).GetToken()
+		r.round = func(context.Context) error { r.unproved = true; return nil } // and then the state is put back
+		for _, level := range []v1.VerifyRequest_Consistency{bounded, staleOK, linearizable} {
+			r.unproved = false
+			if res, err := r.at(level, token); !errors.Is(err, fault.ErrBehind) && !errors.Is(err, fault.ErrStale) {
+				t.Errorf("%v: %v, %v", level, res, err)
+			}
+		}
+	})
+}
+
 func TestABatchTakesOneRound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ahead, r, catchUp := pair(t, nil)

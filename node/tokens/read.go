@@ -31,7 +31,16 @@ func (s *Service) read(ctx context.Context, level v1.VerifyRequest_Consistency) 
 	if err := s.round(ctx, true); err != nil {
 		return reading{}, err
 	}
+	return s.again(level)
+}
+
+// again gives the state after a round, if it is the one that the round was for: what that lacks was never there. One that
+// has been put back since may lack what the round brought.
+func (s *Service) again(level v1.VerifyRequest_Consistency) (reading, error) {
 	from, err := s.reread(level)
+	if err == nil && !from.proved {
+		err = fmt.Errorf("%w: its state was replaced by an older one", fault.ErrBehind)
+	}
 	from.final = true
 	return from, err
 }

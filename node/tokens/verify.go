@@ -56,10 +56,9 @@ func (s *Service) verify(ctx context.Context, level v1.VerifyRequest_Consistency
 	if err := s.round(ctx, false); err != nil {
 		return nil, err
 	}
-	if from, err = s.reread(level); err != nil {
+	if from, err = s.again(level); err != nil {
 		return nil, err
 	}
-	from.final = true
 	_, err = s.judgeAll(ctx, from, tokens, q, verdicts)
 	return verdicts, err
 }
