@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/keyquorum/keyquorum/internal/seal"
+	"github.com/keyquorum/keyquorum/node/raftnet"
 )
 
 // Discovery finds other nodes. It only proposes: what it says is never taken for membership.
@@ -105,6 +106,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Registry gets the node's metrics; one of its own if nil.
 	Registry *prometheus.Registry
+	// WrapTransport goes around Raft's transport, inside the repairs of node/raftnet, so that a simulation can lose, delay
+	// and repeat Raft's messages; nil for nothing.
+	WrapTransport func(raftnet.Inner) raftnet.Inner
 	// Halted is a channel of errors that must end the node, such as a hanging disk; nil for none.
 	Halted <-chan error
 }

@@ -93,7 +93,7 @@ func (n *Node) startRaft() error {
 	transport, err := raftnet.NewTCP(raftnet.TCPConfig{
 		Listener: n.cfg.RaftListener, Dial: n.cfg.Dial, Advertise: n.cfg.RaftAddress, MaxConns: max(1, n.cfg.MaxConns/4),
 		LocalID: raft.ServerID(n.cfg.ID), Addresses: addresses{n}, Elsewhere: n.recorded, Logger: RaftLogger(n.log),
-		Overtaken: func() { n.halt(errOvertaken) },
+		Overtaken: func() { n.halt(errOvertaken) }, Around: n.cfg.WrapTransport,
 	})
 	if err != nil {
 		return fmt.Errorf("raft transport: %w", err)

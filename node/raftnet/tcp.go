@@ -48,6 +48,9 @@ type TCPConfig struct {
 	// Elsewhere gives another HOST:PORT at which to try a node that cannot be reached where it should be; empty for
 	// none. It may be nil.
 	Elsewhere func(id raft.ServerID) raft.ServerAddress
+	// Around goes between the library's transport and the repairs, where a simulation loses, delays and repeats
+	// messages; nil for nothing.
+	Around func(Inner) Inner
 	// Addresses and Overtaken are those of Config.
 	Addresses raft.ServerAddressProvider
 	Overtaken func()
@@ -99,13 +102,16 @@ func NewTCP(cfg TCPConfig) (*Transport, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	var inner Inner = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Logger:          cfg.Logger,
 		Stream:          newStream(cfg),
 		MaxPool:         maxPool,
 		MaxRPCsInFlight: 1,
 		Timeout:         cfg.Timeout,
 	})
+	if cfg.Around != nil {
+		inner = cfg.Around(inner)
+	}
 	t := Wrap(inner, Config{Overtaken: cfg.Overtaken, Addresses: cfg.Addresses, Logger: cfg.Logger})
 	t.addressed = cfg.LocalID != ""
 	return t, nil

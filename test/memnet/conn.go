@@ -133,6 +133,7 @@ func (c *conn) die() {
 
 // abort resets the connection at both ends.
 func (c *conn) abort() {
+	c.net.traffic.Reset++
 	for _, end := range []*conn{c, c.peer} {
 		end.reset = true
 		end.in.clear()

@@ -40,15 +40,45 @@ func (n *Net) Rejoin(host string) {
 	n.update(func() { delete(n.isolated, host) })
 }
 
+// Freeze holds back all that host and others send each other, until it thaws.
+func (n *Net) Freeze(host string) {
+	n.update(func() { n.frozen[host] = true })
+}
+
+// Thaw undoes Freeze, and only that.
+func (n *Net) Thaw(host string) {
+	n.update(func() { delete(n.frozen, host) })
+}
+
+// Traffic counts what a network has carried, in bytes.
+type Traffic struct {
+	// Sent is all that was sent between two hosts.
+	Sent uint64
+	// Dropped was lost at a link that was cut, Held was held back for a while.
+	Dropped, Held uint64
+	// Slowed counts writes that a slow link delayed.
+	Slowed uint64
+	// Reset counts connections that were reset.
+	Reset uint64
+}
+
+// Traffic gives what the network has carried so far.
+func (n *Net) Traffic() Traffic {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.traffic
+}
+
 // HealLink undoes what was cut or held between two hosts, both ways; not Isolate.
 func (n *Net) HealLink(a, b string) {
 	n.update(func() { n.link(a, b).heal(); n.link(b, a).heal() })
 }
 
-// Heal undoes all that was cut, held or isolated. Delays stay, and what was stopped.
+// Heal undoes all that was cut, held, isolated or frozen. Delays stay, and what was stopped.
 func (n *Net) Heal() {
 	n.update(func() {
 		clear(n.isolated)
+		clear(n.frozen)
 		for _, s := range n.links {
 			s.heal()
 		}
@@ -120,7 +150,7 @@ func (n *Net) reaches(from, to string) bool {
 
 // open tells whether it arrives without being held back.
 func (n *Net) open(from, to string) bool {
-	return n.reaches(from, to) && (from == to || !n.link(from, to).held)
+	return from == to || n.reaches(from, to) && !n.link(from, to).held && !n.frozen[from] && !n.frozen[to]
 }
 
 func (n *Net) delay(from, to string) time.Duration {

@@ -10,6 +10,7 @@
 //     both ends, so no stream ever has a hole; one that was idle goes on.
 //   - A link is held (Hold): what is sent waits, in order, and arrives when the link is healed, as old as it
 //     may be by then. Writes block once the connection's buffer is full.
+//   - A host is frozen (Freeze): all its links are held, those that come to be later as well, as if it were paused.
 //   - A link is slow (Delay). A reset is quick nonetheless.
 //   - Connections are reset (Reset), as by a box in between that forgets them.
 //   - A host stops (Stop), as when its process is killed: its listeners and connections are gone, the other ends
@@ -49,6 +50,8 @@ type Net struct {
 	lives     map[string]int // of each host, how often it was stopped
 	links     map[link]*state
 	isolated  map[string]bool
+	frozen    map[string]bool
+	traffic   Traffic
 }
 
 // New makes a network without hosts: they come to be when they listen or dial.
@@ -59,6 +62,7 @@ func New() *Net {
 		lives:     make(map[string]int),
 		links:     make(map[link]*state),
 		isolated:  make(map[string]bool),
+		frozen:    make(map[string]bool),
 	}
 	n.changed = sync.NewCond(&n.mu)
 	return n

@@ -37,15 +37,22 @@ func newPipe(n *Net, from, to string) *pipe {
 
 // send puts s on its way, or loses it.
 func (p *pipe) send(s segment) {
+	size := uint64(len(s.data))
+	if p.from != p.to {
+		p.net.traffic.Sent += size
+	}
 	if p.torn || !p.net.reaches(p.from, p.to) {
 		p.torn = true
+		p.net.traffic.Dropped += size
 		return
 	}
 	if p.deaf {
 		return
 	}
 	s.held = !p.net.open(p.from, p.to)
-	if !s.held {
+	if s.held {
+		p.net.traffic.Held += size
+	} else {
 		s.due = p.schedule()
 	}
 	p.queue = append(p.queue, s)
@@ -62,6 +69,7 @@ func (p *pipe) schedule() time.Time {
 	}
 	p.last = due
 	if wait := due.Sub(now); wait > 0 {
+		p.net.traffic.Slowed++
 		time.AfterFunc(wait, p.wake)
 	}
 	return due
@@ -115,8 +123,12 @@ func (p *pipe) settle() {
 		case cut:
 			p.torn = true
 			p.size -= len(s.data)
+			p.net.traffic.Dropped += uint64(len(s.data))
 			continue
 		case held:
+			if !s.held {
+				p.net.traffic.Held += uint64(len(s.data))
+			}
 			s.held = true
 		case s.held:
 			s.held, s.due = false, p.schedule()
