@@ -1,0 +1,246 @@
+// Package sim runs whole clusters through seeded schedules of faults, under a random workload of all operations, and
+// checks what callers saw against what Keyquorum promises. The code of node, fsm, rpc and client is the real one, with
+// the same repairs around Raft's transport and stores as in production; network, disks, clocks and gossip are simulated,
+// and time is virtual (testing/synctest), so that hours go by in minutes.
+//
+// A seed gives the plan: the cluster's shape, and which fault befalls whom, when, and for how long. Two runs of a seed go
+// alike as far as that; which of several ready goroutines runs first is Go's choice, so that they are not identical.
+//
+// docs/TESTING.md tells what is simulated, and what cannot be.
+package sim
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/keyquorum/keyquorum/internal/seal"
+)
+
+// Options change what a seed would draw. The zero value changes nothing.
+type Options struct {
+	// Nodes is the number of members, Duration how long faults and workload go on; drawn if zero.
+	Nodes    int
+	Duration time.Duration
+	// Faults are the only kinds to inject; all if empty.
+	Faults []Fault
+	// LazySync makes disks acknowledge what they have not synced: a fault that no cluster is meant to bear.
+	LazySync bool
+	// Logger gets what the nodes say; nobody if nil.
+	Logger *slog.Logger
+}
+
+// Report is what came of one run.
+type Report struct {
+	Seed uint64
+	Plan Plan
+	// Violations are the promises that were broken; none in a good run.
+	Violations []string
+	// Notes tell the run's story.
+	Notes []string
+	// Bit counts, for each kind, the faults that can prove that they had an effect, Tried all.
+	Bit, Tried map[Fault]int
+	// Operations counts what callers asked for, Outcomes how it came out.
+	Operations int
+	Outcomes   map[string]int
+	// Simulated is the virtual time that went by.
+	Simulated time.Duration
+	History   []*Op
+}
+
+// Bites is the number of faults that bit.
+func (r Report) Bites() (n int) {
+	for _, of := range r.Bit {
+		n += of
+	}
+	return n
+}
+
+// Story tells all that is needed to look into a run.
+func (r Report) Story() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d: %s", r.Seed, r.Plan)
+	for _, n := range r.Notes {
+		fmt.Fprintln(&b, n)
+	}
+	for _, v := range r.Violations {
+		fmt.Fprintf(&b, "VIOLATION %s\n", v)
+	}
+	fmt.Fprintf(&b, "again: KEYQUORUM_SEED_FROM=%d KEYQUORUM_SEEDS=1 go test -count=1 -run TestSeeds ./test/sim\n", r.Seed)
+	return b.String()
+}
+
+// sharedKeyring is all worlds' one: its making takes longer than many a run.
+var sharedKeyring = sync.OnceValues(seal.NewKeyring)
+
+// Run runs one seed in a bubble of its own.
+func Run(t *testing.T, seed uint64, opts Options) Report {
+	t.Helper()
+	keyring, err := sharedKeyring()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w *World
+	synctest.Test(t, func(*testing.T) {
+		w = newWorld(seed, opts, keyring)
+		w.live()
+	})
+	r := Report{
+		Seed: seed, Plan: w.plan, Violations: w.violations, Notes: w.notes, Bit: w.bites, Tried: w.tried,
+		Operations: len(w.history.all()), Outcomes: make(map[string]int), Simulated: w.lasted, History: w.history.all(),
+	}
+	for _, o := range r.History {
+		name := fmt.Sprintf("%s %s", o.Kind, o.Outcome)
+		if o.Kind == Verify && o.Outcome == OK {
+			name = fmt.Sprintf("verify %s", o.Reason)
+		}
+		r.Outcomes[name]++
+	}
+	r.Violations = append(r.Violations, check(w.plan, r.History)...)
+	return r
+}
+
+// live is a world's whole life.
+func (w *World) live() {
+	defer func() { w.lasted = time.Since(w.began) }()
+	if w.found() {
+		w.trouble()
+		w.aftermath()
+	}
+	w.stop()
+	time.Sleep(time.Minute) // for what ends by itself
+	synctest.Wait()
+	if left := leftovers(); left != "" {
+		w.violation("goroutines are left:\n%s", left)
+	}
+}
+
+// trouble has faults befall the cluster while callers use it.
+func (w *World) trouble() {
+	lib, done, err := w.newLibrary()
+	if err != nil {
+		w.violation("the client library: %v", err)
+		return
+	}
+	defer done()
+	for i := range w.plan.Users {
+		w.books = append(w.books, &book{user: fmt.Sprintf("user-%d", i)})
+	}
+	var all sync.WaitGroup
+	watching := make(chan struct{})
+	all.Go(func() { w.watch(watching) })
+	var busy sync.WaitGroup
+	busy.Go(w.inject)
+	w.work(w.books, lib, time.Now().Add(w.plan.Duration))
+	busy.Wait()
+	close(watching)
+	all.Wait()
+}
+
+// aftermath heals all, and looks whether everybody agrees on what callers were told.
+func (w *World) aftermath() {
+	w.calm()
+	if !w.await(90*time.Second, w.settled) {
+		w.violation("the healed cluster does not settle: %s", w.unsettled())
+		return
+	}
+	w.lastLook()
+	for range 200 {
+		if w.compare() {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	w.violation("the members never came to rest at one position")
+}
+
+// lastLook reads every user's keys at the leader, and has all live tokens verified everywhere.
+func (w *World) lastLook() {
+	for _, b := range w.books {
+		c := &worker{world: w, book: b, rng: w.random("last look")}
+		ctx, cancel := bounded(5 * time.Second)
+		for _, token := range b.live() {
+			for _, m := range w.members {
+				c.judge(ctx, service{member: m}, Bounded, token)
+			}
+		}
+		if leader := w.leader(); leader != nil {
+			c.newest(ctx, service{member: leader})
+		}
+		cancel()
+	}
+}
+
+// watch looks now and then whether what is due is done in time, wherever nothing stands in the way (P5).
+func (w *World) watch(end <-chan struct{}) {
+	ticker := time.NewTicker(250 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-end:
+			return
+		case <-ticker.C:
+		}
+		if calm, ok := w.peace(); ok && calm > 6*time.Second {
+			w.checkDue()
+		}
+	}
+}
+
+// late is how long after its time a rotation may be: 1 s, and the bound on the clocks.
+const late = time.Second + slack
+
+func (w *World) checkDue() {
+	leader := w.leader()
+	if leader == nil {
+		return
+	}
+	v := leader.view()
+	if v == nil {
+		return
+	}
+	if at, ok := v.NextDue(); ok && time.Since(at) > late {
+		w.violation("P5: what was due at %v is not done at %s", at.Sub(w.began), leader.host)
+	}
+}
+
+// leftovers gives the stacks of the goroutines that are left in this bubble beside this one.
+func leftovers() string {
+	buf := make([]byte, 1<<20)
+	own := string(buf[:runtime.Stack(buf, false)])
+	name := bubbleOf(own)
+	if name == "" {
+		return "" // this version of Go does not tell
+	}
+	all := string(buf[:runtime.Stack(buf, true)])
+	var left []string
+	for i, stack := range strings.Split(all, "\n\n") {
+		head, _, _ := strings.Cut(stack, "\n")
+		if i > 0 && bubbleOf(head) == name && !strings.Contains(stack, "testing/synctest.Test") && !strings.Contains(stack, "synctest.Run") {
+			left = append(left, stack)
+		}
+	}
+	return strings.Join(left, "\n\n")
+}
+
+// bubbleOf finds the name of the bubble in a stack's first line.
+func bubbleOf(stack string) string {
+	head, _, _ := strings.Cut(stack, "\n")
+	_, name, ok := strings.Cut(head, "synctest bubble ")
+	if !ok {
+		return ""
+	}
+	name, _, _ = strings.Cut(name, "]")
+	name, _, _ = strings.Cut(name, ",")
+	return name
+}
+
+// Sorted gives the kinds of fault in a report, in order.
+func Sorted(counts map[Fault]int) []Fault { return slices.Sorted(maps.Keys(counts)) }

@@ -1,0 +1,84 @@
+package sim_test
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/keyquorum/keyquorum/test/sim"
+)
+
+// total is what all seeds of this process add up to.
+var total struct {
+	sync.Mutex
+	seeds, bites, operations, violations int
+	simulated                            time.Duration
+	bit, tried                           map[sim.Fault]int
+	outcomes                             map[string]int
+}
+
+// TestMain ends with the sum of all seeds.
+func TestMain(m *testing.M) {
+	total.bit, total.tried, total.outcomes = make(map[sim.Fault]int), make(map[sim.Fault]int), make(map[string]int)
+	code := m.Run()
+	if testing.Verbose() || os.Getenv("KEYQUORUM_SEEDS") != "" {
+		for _, f := range sim.Sorted(total.tried) {
+			fmt.Printf("%-14s %5d of %5d bit\n", f, total.bit[f], total.tried[f])
+		}
+		fmt.Println(total.outcomes)
+		fmt.Printf("%d seeds, %.2f simulated hours, %d faults that bit, %d operations, %d violations\n",
+			total.seeds, total.simulated.Hours(), total.bites, total.operations, total.violations)
+	}
+	os.Exit(code)
+}
+
+func add(r sim.Report) {
+	total.Lock()
+	defer total.Unlock()
+	total.seeds++
+	total.bites += r.Bites()
+	total.operations += r.Operations
+	total.violations += len(r.Violations)
+	total.simulated += r.Simulated
+	for f, n := range r.Tried {
+		total.tried[f] += n
+		total.bit[f] += r.Bit[f]
+	}
+	for o, n := range r.Outcomes {
+		total.outcomes[o] += n
+	}
+}
+
+// number reads a number from the environment.
+func number(t *testing.T, name string, otherwise uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// TestSeeds runs KEYQUORUM_SEEDS seeds from KEYQUORUM_SEED_FROM on.
+func TestSeeds(t *testing.T) {
+	from, n := number(t, "KEYQUORUM_SEED_FROM", 1), number(t, "KEYQUORUM_SEEDS", 8)
+	for seed := from; seed < from+n; seed++ {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
+			r := sim.Run(t, seed, sim.Options{})
+			add(r)
+			if len(r.Violations) > 0 {
+				t.Errorf("%d violations\n%s", len(r.Violations), r.Story())
+			} else if n == 1 {
+				t.Log(r.Story())
+			}
+		})
+	}
+}
