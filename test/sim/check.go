@@ -25,6 +25,7 @@ func check(p Plan, ops []*Op) (violations []string) {
 		}
 	}
 	checkRevisions(ops, add)
+	checkStaleness(ops, add)
 	checkProcesses(ops, add)
 	for _, user := range slices.Sorted(keysOf(users)) {
 		mine := users[user]
@@ -96,6 +97,44 @@ func checkRevisions(ops []*Op, add adder) {
 	})
 }
 
+const (
+	// maxStaleness is the clusters' S.
+	maxStaleness = 5 * time.Second
+	// oldestAnswer is S by a clock that runs a tenth slow.
+	oldestAnswer = maxStaleness * 10 / 9
+)
+
+// checkStaleness is P4: a verdict comes from a state that has all that was acknowledged longer than S ago, by the
+// slowest clock there may be; or, where that was asked for, all that was acknowledged before.
+func checkStaleness(ops []*Op, add adder) {
+	var done []*Op // changes in the order in which they returned; their highest revision so far
+	var highest []uint64
+	sweep(ops, func(o *Op) {
+		if o.Kind != Verify || o.Level == StaleOK {
+			return
+		}
+		n := len(done)
+		if o.Level == Bounded {
+			if o.Staleness > maxStaleness {
+				add("P4: an answer from a state that it calls too old:\n  %v", o)
+			}
+			oldest := o.Began.Add(-oldestAnswer)
+			n, _ = slices.BinarySearchFunc(done, oldest, func(c *Op, at time.Time) int { return c.Ended.Compare(at) })
+		}
+		if n > 0 && highest[n-1] > o.Revision {
+			add("P4: an answer from a state that lacks revision %d:\n  %v\n  %v", highest[n-1], done[n-1], o)
+		}
+	}, func(o *Op) {
+		if isChange(o) {
+			most := o.Revision
+			if len(highest) > 0 {
+				most = max(most, highest[len(highest)-1])
+			}
+			done, highest = append(done, o), append(highest, most)
+		}
+	})
+}
+
 // checkProcesses looks whether the state of a process ever went back.
 func checkProcesses(ops []*Op, add adder) {
 	newest, before := make(map[string]*Op), make(map[*Op]*Op)
@@ -138,12 +177,31 @@ func checkRevoked(ops []*Op, add adder) {
 		if o.Kind != Verify || o.Outcome != OK || o.Reason != v1.VerifyResponse_NONE {
 			continue
 		}
+		if absent := foundAbsent(ops, o); absent != nil {
+			add("P2: a token was accepted after a revocation had found nothing to revoke:\n  %v\n  %v", absent, o)
+		}
 		for _, r := range revocations {
 			if o.Key.Revision < r.Revision && r.Revision <= o.Revision {
 				add("a state accepts what it has seen revoked:\n  %v\n  %v", r, o)
 			}
 		}
 	}
+}
+
+// foundAbsent gives a revocation that returned before the verification began, and found no user although the token had
+// been issued by then: its key had ended.
+func foundAbsent(ops []*Op, verify *Op) *Op {
+	issued := slices.IndexFunc(ops, func(o *Op) bool { return o.Kind == Issue && o.Outcome == OK && o.Key == verify.Key })
+	if issued < 0 || verify.Level == StaleOK {
+		return nil
+	}
+	for _, o := range ops {
+		ends := (o.Kind == Revoke || o.Kind == Delete) && o.Outcome == NotFound
+		if ends && o.Returned < verify.Invoked && ops[issued].Returned < o.Invoked {
+			return o
+		}
+	}
+	return nil
 }
 
 // checkValid is P3: a token that Issue returned is not called invalid for as long as nothing can have ended it.

@@ -327,10 +327,13 @@ func (w *World) transfer(s Step) string {
 	return ""
 }
 
+// staffed tells whether all members serve and vote.
+func (w *World) staffed() bool { return w.unstaffed() == "" }
+
 // replace removes a member for good, and lets the machine come back as a new one.
 func (w *World) replace(s Step) string {
 	m, leader := w.member(s.Who), w.leader()
-	if leader == nil || !w.settled() {
+	if leader == nil || !w.await(2*time.Second, w.staffed) {
 		return ""
 	}
 	id := m.identity()
@@ -372,7 +375,7 @@ func (w *World) knows(m *member) bool {
 
 // wipe takes a disk away while all is well otherwise: a second one would be more than a quorum can bear.
 func (w *World) wipe(s Step) string {
-	if !w.settled() {
+	if !w.await(2*time.Second, w.staffed) {
 		return ""
 	}
 	m := w.member(s.Who)

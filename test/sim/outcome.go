@@ -81,7 +81,7 @@ func outcomeOfCode(code connect.Code) Outcome {
 func retryable(err error) bool {
 	for _, definite := range []error{
 		fault.ErrNotLeader, fault.ErrNoLeader, fault.ErrTimeUnknown, fault.ErrBehind, fault.ErrNotFounded, fault.ErrRemoved,
-		fault.ErrOverloaded, fault.ErrShuttingDown, fault.ErrHalted, fault.ErrFormat,
+		fault.ErrOverloaded, fault.ErrStale, fault.ErrClockOff, fault.ErrShuttingDown, fault.ErrHalted, fault.ErrFormat,
 	} {
 		if errors.Is(err, definite) {
 			return true

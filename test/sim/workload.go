@@ -121,6 +121,8 @@ func (c *worker) run(until time.Time) {
 func (c *worker) once() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(200+c.rng.IntN(4000))*time.Millisecond)
 	defer cancel()
+	patient, cancelPatient := context.WithTimeout(context.Background(), time.Duration(2000+c.rng.IntN(10000))*time.Millisecond)
+	defer cancelPatient() // a revocation waits for longer than maxStaleness
 	switch n := c.rng.IntN(100); {
 	case n < 28:
 		c.issue(ctx)
@@ -131,9 +133,9 @@ func (c *worker) once() {
 	case n < 79:
 		c.change(ctx, Rotate)
 	case n < 85:
-		c.change(ctx, Revoke)
+		c.change(patient, Revoke)
 	case n < 88:
-		c.change(ctx, Delete)
+		c.change(patient, Delete)
 	case n < 96:
 		c.get(ctx)
 	case n < 98:
@@ -181,7 +183,7 @@ func (w *World) newLibrary() (lib *client.Client, done func(), err error) {
 	for _, m := range w.members {
 		addresses = append(addresses, m.host+":7400")
 	}
-	lib, err = client.New(addresses, client.WithHTTPClient(&http.Client{Transport: transport}), client.WithTimeout(3*time.Second),
+	lib, err = client.New(addresses, client.WithHTTPClient(&http.Client{Transport: transport}), client.WithTimeout(0),
 		client.WithInterceptors(connect.UnaryInterceptorFunc(countAttempts)))
 	return lib, func() { lib.Close(); transport.CloseIdleConnections() }, err
 }
@@ -246,14 +248,26 @@ func (c *worker) verify(ctx context.Context) {
 }
 
 // level draws the consistency that a verification asks for.
-func (c *worker) level() Level { return Bounded }
+func (c *worker) level() Level {
+	switch n := c.rng.IntN(20); {
+	case n < 3:
+		return Linearizable
+	case n < 5:
+		return StaleOK
+	}
+	return Bounded
+}
+
+var consistency = map[Level]v1.VerifyRequest_Consistency{
+	Bounded: v1.VerifyRequest_BOUNDED, Linearizable: v1.VerifyRequest_LINEARIZABLE, StaleOK: v1.VerifyRequest_STALE_OK,
+}
 
 // judge has one token verified.
 func (c *worker) judge(ctx context.Context, s service, level Level, token held) {
 	h := c.world.history
 	o := h.begin(Verify, c.book.user)
 	o.Level, o.Key, o.Expires = level, token.key, token.expires
-	res, _ := ask(ctx, o, s, verifyRequest(token.raw, level),
+	res, _ := ask(ctx, o, s, &v1.VerifyRequest{Token: token.raw, Consistency: consistency[level]},
 		func(ctx context.Context, n *node.Node, req *v1.VerifyRequest) (*v1.VerifyResponse, error) {
 			return n.Verify(ctx, req)
 		}, (*client.Client).Verify)
@@ -263,11 +277,10 @@ func (c *worker) judge(ctx context.Context, s service, level Level, token held) 
 	h.end(o)
 }
 
-func verifyRequest(raw string, _ Level) *v1.VerifyRequest { return &v1.VerifyRequest{Token: raw} }
 
 // verdict reads what a node answered.
 func (w *World) verdict(o *Op, res *v1.VerifyResponse) {
-	o.Reason, o.Revision = res.GetReason(), res.GetRevision()
+	o.Reason, o.Revision, o.Staleness = res.GetReason(), res.GetRevision(), res.GetStaleness().AsDuration()
 	if o.Process == "" {
 		o.Process = res.GetNode()
 	}
@@ -292,7 +305,8 @@ func (c *worker) batch(ctx context.Context) {
 	}
 	s := c.somewhere()
 	whole := h.begin(Verify, c.book.user)
-	whole.Level = Bounded
+	whole.Level = c.level()
+	req.Consistency = consistency[whole.Level]
 	res, _ := ask(ctx, whole, s, req,
 		func(ctx context.Context, n *node.Node, req *v1.VerifyBatchRequest) (*v1.VerifyBatchResponse, error) {
 			return n.VerifyBatch(ctx, req)

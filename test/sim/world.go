@@ -156,6 +156,19 @@ func (w *World) settled() bool { return w.unsettled() == "" }
 
 // unsettled says what is missing.
 func (w *World) unsettled() string {
+	if missing := w.unstaffed(); missing != "" {
+		return missing
+	}
+	for _, m := range w.members[1:] {
+		if first := w.members[0]; m.position() != first.position() {
+			return fmt.Sprintf("%s has applied %d, %s %d", m.host, m.position(), first.host, first.position())
+		}
+	}
+	return ""
+}
+
+// unstaffed says what keeps the members from all serving and voting.
+func (w *World) unstaffed() string {
 	for _, m := range w.members {
 		l := m.process()
 		if l == nil {
@@ -185,11 +198,6 @@ func (w *World) unsettled() string {
 	}
 	if voters != len(w.members) || len(res.GetMembers()) != len(w.members) {
 		return fmt.Sprintf("%d of %d members vote", voters, len(res.GetMembers()))
-	}
-	for _, m := range w.members {
-		if m.position() != leader.position() {
-			return fmt.Sprintf("%s has applied %d, the leader %d", m.host, m.position(), leader.position())
-		}
 	}
 	return ""
 }
