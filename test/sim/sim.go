@@ -109,12 +109,12 @@ func Run(t *testing.T, seed uint64, opts Options) Report {
 
 // live is a world's whole life.
 func (w *World) live() {
-	defer func() { w.lasted = time.Since(w.began) }()
 	if w.found() {
 		w.trouble()
 		w.aftermath()
 	}
 	w.stop()
+	w.lasted = time.Since(w.began)
 	time.Sleep(time.Minute) // for what ends by itself
 	synctest.Wait()
 	if left := leftovers(); left != "" {

@@ -3,6 +3,7 @@ package sim_test
 import (
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"testing"
@@ -23,6 +24,7 @@ var total struct {
 // TestMain ends with the sum of all seeds.
 func TestMain(m *testing.M) {
 	total.bit, total.tried, total.outcomes = make(map[sim.Fault]int), make(map[sim.Fault]int), make(map[string]int)
+	debug.SetGCPercent(400) // the worlds are small, and short-lived
 	code := m.Run()
 	if testing.Verbose() || os.Getenv("KEYQUORUM_SEEDS") != "" {
 		for _, f := range sim.Sorted(total.tried) {

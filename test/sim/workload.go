@@ -21,7 +21,7 @@ import (
 const (
 	callersPerUser = 2
 	// think is the mean time between two operations of a caller.
-	think = 250 * time.Millisecond
+	think = 350 * time.Millisecond
 	// remembered is how many tokens of a user are kept for verification.
 	remembered = 60
 )
@@ -72,7 +72,7 @@ func (b *book) pick(r *rand.Rand) (held, bool) {
 	switch {
 	case n == 0:
 		return held{}, false
-	case r.IntN(10) < 6:
+	case r.IntN(10) < 8:
 		return b.tokens[n-1-r.IntN(min(n, 5))], true
 	}
 	return b.tokens[r.IntN(n)], true
@@ -124,17 +124,17 @@ func (c *worker) once() {
 	patient, cancelPatient := context.WithTimeout(context.Background(), time.Duration(2000+c.rng.IntN(10000))*time.Millisecond)
 	defer cancelPatient() // a revocation waits for longer than maxStaleness
 	switch n := c.rng.IntN(100); {
-	case n < 28:
+	case n < 32:
 		c.issue(ctx)
-	case n < 66:
-		c.verify(ctx)
 	case n < 72:
+		c.verify(ctx)
+	case n < 76:
 		c.batch(ctx)
-	case n < 79:
+	case n < 82:
 		c.change(ctx, Rotate)
-	case n < 85:
+	case n < 87:
 		c.change(patient, Revoke)
-	case n < 88:
+	case n < 89:
 		c.change(patient, Delete)
 	case n < 96:
 		c.get(ctx)
