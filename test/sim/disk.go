@@ -194,7 +194,9 @@ func (m *mount) begin(steps []change) (*batch, time.Duration, error) {
 	m.pending = append(m.pending, b)
 	if d.lazy {
 		m.seen.apply(steps)
-		time.AfterFunc(time.Duration(d.rng.IntN(400))*time.Millisecond, func() { m.flush(b) })
+		if len(m.pending) == 1 {
+			time.AfterFunc(time.Duration(200+d.rng.IntN(3000))*time.Millisecond, m.flush)
+		}
 		return nil, 0, nil
 	}
 	return b, time.Duration(200+d.rng.IntN(3000)) * time.Microsecond, nil
@@ -221,18 +223,17 @@ func (m *mount) finish(b *batch) error {
 	return nil
 }
 
-// flush syncs what a lazy disk has acknowledged, up to b.
-func (m *mount) flush(b *batch) {
+// flush syncs what a lazy disk has acknowledged.
+func (m *mount) flush() {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
-	n := slices.Index(m.pending, b)
-	if m.gone || n < 0 {
+	if m.gone {
 		return
 	}
-	for _, earlier := range m.pending[:n+1] {
-		m.disk.durable.apply(earlier.steps)
+	for _, b := range m.pending {
+		m.disk.durable.apply(b.steps)
 	}
-	m.pending = m.pending[n+1:]
+	m.pending = nil
 }
 
 // read looks at the content as the process sees it.

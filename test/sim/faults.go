@@ -200,13 +200,7 @@ func (w *World) bridge(s Step) string {
 
 func (w *World) lone(s Step) string {
 	m := w.member(s.Who)
-	return w.traffic(s, func() {
-		for _, other := range w.members {
-			if other != m {
-				w.net.Cut(m.host, other.host)
-			}
-		}
-	}, w.mend, dropped)
+	return w.traffic(s, func() { w.cutOff(m) }, w.mend, dropped)
 }
 
 func (w *World) holding(s Step) string {
@@ -275,7 +269,10 @@ func (w *World) pause(s Step) string {
 	if leader := w.leader(); led && leader != nil && leader != m {
 		proof += " another leads"
 	}
+	wait := w.greet(m)
+	time.Sleep(time.Millisecond) // until they have asked
 	m.resume()
+	wait()
 	return proof
 }
 
@@ -337,6 +334,9 @@ func (w *World) replace(s Step) string {
 		return ""
 	}
 	id := m.identity()
+	if s.Apart && m != leader {
+		w.cutOff(m)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	_, _, err := direct(ctx, leader, func(ctx context.Context, n *node.Node) (*v1.RemoveResponse, error) {
@@ -344,10 +344,24 @@ func (w *World) replace(s Step) string {
 	})
 	if err != nil {
 		w.note("remove %s: %v", m.host, err)
+		w.mend()
 		return ""
 	}
+	if s.Moved {
+		w.transfer(Step{For: time.Second})
+	}
 	w.sleep(s.For)
+	w.mend()
 	return w.renew(m, id)
+}
+
+// cutOff cuts a member off from all others.
+func (w *World) cutOff(m *member) {
+	for _, other := range w.members {
+		if other != m {
+			w.net.Cut(m.host, other.host)
+		}
+	}
 }
 
 // renew brings a machine back with nothing on its disk, and waits until it is a member anew.
@@ -389,11 +403,7 @@ func (w *World) wipe(s Step) string {
 func (w *World) lag(s Step) string {
 	m := w.member(s.Who)
 	before := w.sky.installed.Load()
-	for _, other := range w.members {
-		if other != m {
-			w.net.Cut(m.host, other.host)
-		}
-	}
+	w.cutOff(m)
 	end := time.Now().Add(s.For)
 	for i := 0; time.Now().Before(end) && w.sleep(30*time.Millisecond); i++ {
 		w.filler(fmt.Sprintf("lag-%d", i%20), 30*time.Second)

@@ -36,7 +36,7 @@ type keys struct {
 type status uint8
 
 const (
-	absent  status = iota // the user has no keys
+	nobody  status = iota // the user has no keys
 	known                 // the active key is known
 	unknown               // there is one, newer than floor, that nobody has been told of
 )
@@ -141,7 +141,7 @@ func (m model) issue(k keys, o *Op) (keys, bool) {
 }
 
 func (m model) issueOpen(k keys, o *Op) keys {
-	if k.status == absent {
+	if k.status == nobody {
 		k.status = unknown
 	}
 	if k.status == known {
@@ -154,7 +154,7 @@ func (m model) issueOpen(k keys, o *Op) keys {
 func (k keys) named(o *Op) bool {
 	expected := o.Expected.Revision
 	switch {
-	case k.status == absent:
+	case k.status == nobody:
 		return false
 	case o.Expected.IsZero():
 		return true
@@ -169,7 +169,7 @@ func (k keys) named(o *Op) bool {
 func (m model) change(k keys, o *Op) (keys, bool) {
 	switch o.Outcome {
 	case NotFound:
-		if k.status == absent {
+		if k.status == nobody {
 			return k, true
 		}
 		return keys{floor: max(k.floor, k.active)}, m.gone(k, o)
@@ -191,7 +191,7 @@ func (m model) change(k keys, o *Op) (keys, bool) {
 // conflict is a change that found another active key than it expected.
 func (m model) conflict(k keys, o *Op) (keys, bool) {
 	switch {
-	case k.status == absent:
+	case k.status == nobody:
 		return k, false
 	case k.status == known && o.Expected.Revision == k.active:
 		return m.retire(k), k.due(o)
@@ -218,13 +218,13 @@ func (m model) apply(k keys, o *Op) keys {
 func (m model) get(k keys, o *Op) (keys, bool) {
 	key := o.Key.Revision
 	switch {
-	case o.Outcome == NotFound && k.status == absent:
+	case o.Outcome == NotFound && k.status == nobody:
 		return k, true
 	case o.Outcome == NotFound:
 		return keys{floor: max(k.floor, k.active)}, m.gone(k, o)
 	case k.status == known && key == k.active:
 		return k, true
-	case k.status == absent || key <= k.floor || k.status == known && !k.due(o):
+	case k.status == nobody || key <= k.floor || k.status == known && !k.due(o):
 		return k, false
 	}
 	return m.retire(k).fresh(key, o), true

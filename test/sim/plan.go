@@ -70,6 +70,9 @@ type Step struct {
 	Factor float64
 	// Weather is what befalls messages.
 	Weather weather
+	// Apart tells that a member is cut off while it is removed, so that it does not learn of it; Moved that leadership is
+	// handed over right after.
+	Apart, Moved bool
 }
 
 func (s Step) String() string {
@@ -95,6 +98,12 @@ func (s Step) String() string {
 	}
 	if s.Weather != (weather{}) {
 		fmt.Fprintf(&b, " %+v", s.Weather)
+	}
+	if s.Apart {
+		fmt.Fprint(&b, " while it is cut off")
+	}
+	if s.Moved {
+		fmt.Fprint(&b, ", and another leads then,")
 	}
 	fmt.Fprintf(&b, " for %v", s.For.Round(time.Millisecond))
 	return b.String()
@@ -172,8 +181,8 @@ var odds = []struct {
 	{WallJump, 7, "wall"},
 	{Rate, 5, "rate"},
 	{Transfer, 8, "transfer"},
-	{Replace, 4, "members"},
-	{Wipe, 3, "members"},
+	{Replace, 5, "links"},
+	{Wipe, 3, ""},
 	{Lag, 5, "links"},
 	{DiskHang, 5, "disk"},
 	{DiskFail, 4, "disk"},
@@ -265,9 +274,14 @@ func (p *planner) draw(at time.Duration) Step {
 		s.For = min(s.For, 2*time.Second)
 	case Lag:
 		s.For += 8 * time.Second
-	case Replace, Wipe:
+	case Replace:
+		s.Apart, s.Moved = p.r.IntN(3) > 0, p.r.IntN(2) == 0
+		s.For += 2 * time.Second
+	case Wipe:
 		s.For = min(s.For, 3*time.Second)
-	case Crash, Pause, DiskHang:
+	case Pause:
+		s.For += time.Duration(p.r.IntN(3)) * 3 * time.Second
+	case Crash, DiskHang:
 	}
 	return s
 }

@@ -92,10 +92,19 @@ func Run(t *testing.T, seed uint64, opts Options) Report {
 		w = newWorld(seed, opts, keyring)
 		w.live()
 	})
+	r := w.report()
+	r.Violations = append(r.Violations, check(w.plan, r.History)...)
+	return r
+}
+
+func (w *World) report() Report {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	r := Report{
-		Seed: seed, Plan: w.plan, Violations: w.violations, Notes: w.notes, Bit: w.bites, Tried: w.tried,
-		Operations: len(w.history.all()), Outcomes: make(map[string]int), Simulated: w.lasted, History: w.history.all(),
+		Seed: w.seed, Plan: w.plan, Violations: w.violations, Notes: w.notes, Bit: w.bites, Tried: w.tried,
+		Outcomes: make(map[string]int), Simulated: w.lasted, History: w.history.all(),
 	}
+	r.Operations = len(r.History)
 	for _, o := range r.History {
 		name := fmt.Sprintf("%s %s", o.Kind, o.Outcome)
 		if o.Kind == Verify && o.Outcome == OK {
@@ -103,12 +112,22 @@ func Run(t *testing.T, seed uint64, opts Options) Report {
 		}
 		r.Outcomes[name]++
 	}
-	r.Violations = append(r.Violations, check(w.plan, r.History)...)
 	return r
+}
+
+// longest is the virtual time after which a world that has not ended never will.
+const longest = 20 * time.Minute
+
+// stuck ends the test process: what waits for ever in a bubble cannot be ended, and keeps its time going.
+func (w *World) stuck() {
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	panic(fmt.Sprintf("the world did not end in %v\n%s\n%s", longest, w.report().Story(), stacks))
 }
 
 // live is a world's whole life.
 func (w *World) live() {
+	defer time.AfterFunc(longest, w.stuck).Stop()
 	if w.found() {
 		w.trouble()
 		w.aftermath()

@@ -277,7 +277,6 @@ func (c *worker) judge(ctx context.Context, s service, level Level, token held) 
 	h.end(o)
 }
 
-
 // verdict reads what a node answered.
 func (w *World) verdict(o *Op, res *v1.VerifyResponse) {
 	o.Reason, o.Revision, o.Staleness = res.GetReason(), res.GetRevision(), res.GetStaleness().AsDuration()
@@ -369,22 +368,46 @@ func (c *worker) change(ctx context.Context, kind Kind) {
 		o.Outcome = Open // an earlier attempt may have been what changed the key
 	}
 	h.end(o)
-	if o.Outcome == OK && kind != Rotate {
+	if o.Outcome == OK || o.Outcome == NotFound {
 		c.probe()
 	}
 }
 
-// probe has tokens of before verified at some nodes, right after a revocation.
+// probe has tokens of before verified at some nodes, right after a change.
 func (c *worker) probe() {
 	for range 1 + c.rng.IntN(3) {
-		token, ok := c.book.pick(c.rng)
-		if !ok {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		c.judge(ctx, service{member: c.world.members[c.rng.IntN(len(c.world.members))]}, Bounded, token)
-		cancel()
+		c.probeAt(c.world.members[c.rng.IntN(len(c.world.members))])
 	}
+}
+
+// probeAt has a token verified at a node.
+func (c *worker) probeAt(m *member) {
+	token, ok := c.book.pick(c.rng)
+	if !ok {
+		return
+	}
+	level := Bounded
+	if c.rng.IntN(2) == 0 {
+		level = Linearizable
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	c.judge(ctx, service{member: m}, level, token)
+}
+
+// greet has every user's tokens verified at a member that was away for some time, as soon as it can answer. It is called
+// while the member is still away; the calls that it returns with are waited for by wait.
+func (w *World) greet(m *member) (wait func()) {
+	var calls sync.WaitGroup
+	for i, b := range w.books {
+		c := &worker{world: w, book: b, rng: w.random(fmt.Sprintf("greet %s %d %v", m.host, i, w.at()))}
+		calls.Go(func() {
+			for range 2 {
+				c.probeAt(m)
+			}
+		})
+	}
+	return calls.Wait
 }
 
 func (c *worker) get(ctx context.Context) { c.look(ctx, c.somewhere(), Bounded) }

@@ -1,0 +1,215 @@
+package sim
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyquorum/keyquorum/fsm"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+)
+
+// script writes a history by hand: each operation begins when the one before has returned, a second later.
+type script struct {
+	ops []*Op
+	now time.Time
+	seq int64
+}
+
+func newScript() *script { return &script{now: time.Unix(1_000_000, 0)} }
+
+func (s *script) add(o Op) *Op {
+	s.seq++
+	o.User, o.Invoked, o.Began = "ada", s.seq, s.now
+	s.seq++
+	s.now = s.now.Add(time.Second)
+	o.Returned, o.Ended = s.seq, s.now
+	if o.Outcome == "" {
+		o.Outcome = OK
+	}
+	if o.Level == "" && o.Kind == Verify {
+		o.Level = Bounded
+	}
+	s.ops = append(s.ops, &o)
+	return &o
+}
+
+func key(revision uint64) fsm.KeyID { return fsm.KeyID{Revision: revision, Random: 7} }
+
+func (s *script) issue(rev uint64, ttl time.Duration) {
+	s.add(Op{Kind: Issue, Key: key(rev), TTL: ttl, Expires: s.now.Add(ttl)})
+}
+
+func (s *script) verify(rev uint64, level Level, reason v1.VerifyResponse_Reason, seen uint64) {
+	s.add(Op{Kind: Verify, Key: key(rev), Level: level, Reason: reason, Revision: seen, Expires: s.now.Add(time.Hour), Process: "n1#1", Direct: true})
+}
+
+// change adds a change whose revision is that of the new key.
+func (s *script) change(kind Kind, rev uint64) {
+	o := Op{Kind: kind, Revision: rev}
+	if kind != Delete {
+		o.Key = key(rev)
+	}
+	s.add(o)
+}
+
+const (
+	valid  = v1.VerifyResponse_NONE
+	absent = v1.VerifyResponse_KEY_NOT_FOUND
+)
+
+func TestWhatHistoriesTheChecksPass(t *testing.T) {
+	overlap, strict := Plan{Mode: v1.Settings_OVERLAP}, Plan{Mode: v1.Settings_STRICT}
+	cases := map[string]struct {
+		plan Plan
+		want string // how the one violation begins; empty for none
+		ops  func(*script)
+	}{
+		"a life": {overlap, "", func(s *script) {
+			s.issue(1, time.Hour)
+			s.change(Rotate, 2)
+			s.verify(1, Linearizable, valid, 2)
+			s.issue(2, time.Hour)
+			s.change(Revoke, 3)
+			s.verify(2, Bounded, absent, 3)
+			s.change(Delete, 4)
+			s.add(Op{Kind: Rotate, Outcome: NotFound})
+			s.issue(5, time.Hour)
+		}},
+		"an expiry rotates": {overlap, "", func(s *script) {
+			s.issue(1, 3*time.Second)
+			s.now = s.now.Add(10 * time.Second)
+			s.issue(2, time.Hour)
+		}},
+		"no expiry, and yet another key": {overlap, "P1", func(s *script) {
+			s.issue(1, time.Hour)
+			s.issue(2, time.Hour)
+		}},
+		"a key that should have been rotated goes on": {overlap, "P1", func(s *script) {
+			s.issue(1, 3*time.Second)
+			s.now = s.now.Add(10 * time.Second)
+			s.issue(1, time.Hour)
+		}},
+		"an acknowledged rotation is lost": {overlap, "P1", func(s *script) {
+			s.issue(1, time.Hour)
+			s.change(Rotate, 2)
+			s.issue(1, time.Hour)
+		}},
+		"an acknowledged delete is lost": {overlap, "P1", func(s *script) {
+			s.issue(1, time.Hour)
+			s.change(Delete, 2)
+			s.change(Rotate, 3)
+		}},
+		"an open revocation that happened": {overlap, "", func(s *script) {
+			s.issue(1, time.Hour)
+			s.add(Op{Kind: Revoke, Outcome: Open})
+			s.issue(2, time.Hour)
+		}},
+		"an open revocation that did not": {overlap, "", func(s *script) {
+			s.issue(1, time.Hour)
+			s.add(Op{Kind: Revoke, Outcome: Open})
+			s.issue(1, time.Hour)
+		}},
+		"a failed revocation that happened": {overlap, "P1", func(s *script) {
+			s.issue(1, time.Hour)
+			s.add(Op{Kind: Revoke, Outcome: Failed})
+			s.issue(2, time.Hour)
+		}},
+		"a conflict with the very key": {overlap, "P1", func(s *script) {
+			s.issue(1, time.Hour)
+			s.add(Op{Kind: Rotate, Outcome: Conflict, Expected: key(1)})
+		}},
+		"revisions go back": {overlap, "P1: a later change", func(s *script) {
+			s.issue(1, time.Hour)
+			s.change(Delete, 9)
+			s.issue(10, time.Hour)
+			s.change(Delete, 8)
+		}},
+		"accepted after a revocation": {overlap, "P2", func(s *script) {
+			s.issue(1, time.Hour)
+			s.change(Revoke, 2)
+			s.verify(1, Bounded, valid, 1)
+		}},
+		"accepted after a delete that found nothing": {overlap, "P2", func(s *script) {
+			s.issue(1, time.Hour)
+			s.add(Op{Kind: Delete, Outcome: Open})
+			s.add(Op{Kind: Delete, Outcome: NotFound})
+			s.verify(1, Bounded, valid, 1)
+		}},
+		"accepted after a revocation by who said that stale is fine": {overlap, "", func(s *script) {
+			s.issue(1, time.Hour)
+			s.change(Revoke, 2)
+			s.verify(1, StaleOK, valid, 1)
+		}},
+		"accepted by a state that has the revocation": {overlap, "a state accepts", func(s *script) {
+			s.issue(1, time.Hour)
+			s.change(Revoke, 2)
+			s.verify(1, StaleOK, valid, 2)
+		}},
+		"a good token is called unknown": {overlap, "P3", func(s *script) {
+			s.issue(1, time.Hour)
+			s.verify(1, Bounded, absent, 0)
+		}},
+		"a rotation ends no token in overlap mode": {overlap, "P3", func(s *script) {
+			s.issue(1, time.Hour)
+			s.change(Rotate, 2)
+			s.verify(1, Bounded, absent, 2)
+		}},
+		"a rotation ends all tokens in strict mode": {strict, "", func(s *script) {
+			s.issue(1, time.Hour)
+			s.change(Rotate, 2)
+			s.verify(1, Bounded, absent, 2)
+		}},
+		"an earlier token takes a later one along in strict mode": {strict, "", func(s *script) {
+			s.issue(1, time.Hour)
+			s.issue(1, 2*time.Second)
+			s.now = s.now.Add(5 * time.Second)
+			s.verify(1, Bounded, absent, 2)
+		}},
+		"a revocation before the token was issued ends nothing": {overlap, "P3", func(s *script) {
+			s.issue(1, time.Hour)
+			s.change(Revoke, 2)
+			s.issue(2, time.Hour)
+			s.verify(2, Bounded, absent, 2)
+		}},
+		"an answer that is too old": {overlap, "P4", func(s *script) {
+			s.issue(1, time.Hour)
+			s.change(Rotate, 2)
+			s.now = s.now.Add(6 * time.Second)
+			s.verify(1, Bounded, valid, 1)
+		}},
+		"an answer that is not too old yet": {overlap, "", func(s *script) {
+			s.issue(1, time.Hour)
+			s.change(Rotate, 2)
+			s.verify(1, Bounded, valid, 1)
+		}},
+		"an old answer to a linearizable question": {overlap, "P4", func(s *script) {
+			s.issue(1, time.Hour)
+			s.change(Rotate, 2)
+			s.verify(1, Linearizable, valid, 1)
+		}},
+		"an expired token is accepted": {overlap, "P5", func(s *script) {
+			s.issue(1, time.Second)
+			s.now = s.now.Add(5 * time.Second)
+			s.add(Op{Kind: Verify, Key: key(1), Reason: valid, Revision: 1, Expires: s.now.Add(-4 * time.Second)})
+		}},
+		"a process goes back": {overlap, "the state of a process went back", func(s *script) {
+			s.issue(1, time.Hour)
+			s.verify(1, StaleOK, valid, 5)
+			s.verify(1, StaleOK, valid, 4)
+		}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := newScript()
+			c.ops(s)
+			got := check(c.plan, s.ops)
+			switch {
+			case c.want == "" && len(got) > 0, c.want != "" && len(got) == 0:
+				t.Errorf("found %q, want one that begins with %q", got, c.want)
+			case c.want != "" && !strings.HasPrefix(got[0], c.want):
+				t.Errorf("found %q, want one that begins with %q", got, c.want)
+			}
+		})
+	}
+}
