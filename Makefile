@@ -10,6 +10,8 @@ GO       ?= go
 FUZZTIME ?= 20000x
 BENCH    ?= .
 PKGS     ?= ./...
+SEEDS    ?= 500
+FROM     ?= 1
 BROWSER  ?= chromium
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # The image of the nodes' containers, and what runs them: docker compose, or the older docker-compose.
@@ -37,8 +39,8 @@ help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@printf '\nVariables: PKGS=%s FUZZTIME=%s BENCH=%s BROWSER=%s VERSION=%s\n' \
-	  '$(PKGS)' '$(FUZZTIME)' '$(BENCH)' '$(BROWSER)' '$(VERSION)'
+	@printf '\nVariables: PKGS=%s SEEDS=%s FROM=%s FUZZTIME=%s BENCH=%s BROWSER=%s VERSION=%s\n' \
+	  '$(PKGS)' '$(SEEDS)' '$(FROM)' '$(FUZZTIME)' '$(BENCH)' '$(BROWSER)' '$(VERSION)'
 
 .PHONY: build
 build: ## Build bin/keyquorum, a static binary
@@ -108,6 +110,12 @@ e2e: ## Run all rounds of the tests of the real binary as processes
 .PHONY: partition
 partition: ## Cut nodes off from each other, each in a network namespace of its own; needs root, ip and nft
 	unshare --net $(GO) test -count 1 -v -timeout 30m -run Partition ./test/e2e -partition
+
+.PHONY: sim
+sim: ## Simulate SEEDS clusters under faults, from seed FROM on; the last line has the sums
+	@mkdir -p bin
+	$(GO) test -c -o bin/sim.test ./test/sim
+	@cd test/sim && KEYQUORUM_SEEDS=$(SEEDS) KEYQUORUM_SEED_FROM=$(FROM) ../../bin/sim.test -test.run TestSeeds -test.timeout 0
 
 .PHONY: million
 million: ## Measure a million users on three nodes, which takes minutes and 2 GB of memory

@@ -133,6 +133,9 @@ func (c *conn) die() {
 
 // abort resets the connection at both ends.
 func (c *conn) abort() {
+	if c.reset {
+		return
+	}
 	c.net.traffic.Reset++
 	for _, end := range []*conn{c, c.peer} {
 		end.reset = true
