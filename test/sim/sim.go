@@ -88,13 +88,25 @@ func Run(t *testing.T, seed uint64, opts Options) Report {
 		t.Fatal(err)
 	}
 	var w *World
-	synctest.Test(t, func(*testing.T) {
+	deadlock := bubble(t, func() {
 		w = newWorld(seed, opts, keyring)
 		w.live()
 	})
+	if deadlock != nil && !w.excused {
+		w.violation("the bubble: %v", deadlock)
+	}
 	r := w.report()
 	r.Violations = append(r.Violations, check(w.plan, r.History)...)
 	return r
+}
+
+// bubble runs f under virtual time. It gives what the bubble ended with where goroutines are left, which would end the
+// test process.
+func bubble(t *testing.T, f func()) (deadlock any) {
+	t.Helper()
+	defer func() { deadlock = recover() }()
+	synctest.Test(t, func(*testing.T) { f() })
+	return nil
 }
 
 func (w *World) report() Report {
@@ -136,9 +148,18 @@ func (w *World) live() {
 	w.lasted = time.Since(w.began)
 	time.Sleep(time.Minute) // for what ends by itself
 	synctest.Wait()
-	if left := leftovers(); left != "" {
-		w.violation("goroutines are left:\n%s", left)
+	left := leftovers()
+	own := slices.DeleteFunc(slices.Clone(left), wedgedTransfer)
+	if len(own) > 0 {
+		w.violation("goroutines are left:\n%s", strings.Join(own, "\n\n"))
 	}
+	w.excused = len(left) > 0 && len(own) == 0
+}
+
+// wedgedTransfer tells whether a stack is one of the two that hashicorp/raft 1.8.0 leaves for ever where a leader is
+// deposed while it hands over to a member that does not answer (issue 696).
+func wedgedTransfer(stack string) bool {
+	return strings.Contains(stack, "raft.(*Raft).leadershipTransfer(") || strings.Contains(stack, "raft.(*Raft).leaderLoop.func2(")
 }
 
 // trouble has faults befall the cluster while callers use it.
@@ -231,22 +252,21 @@ func (w *World) checkDue() {
 }
 
 // leftovers gives the stacks of the goroutines that are left in this bubble beside this one.
-func leftovers() string {
+func leftovers() (left []string) {
 	buf := make([]byte, 1<<20)
 	own := string(buf[:runtime.Stack(buf, false)])
 	name := bubbleOf(own)
 	if name == "" {
-		return "" // this version of Go does not tell
+		return nil // this version of Go does not tell
 	}
 	all := string(buf[:runtime.Stack(buf, true)])
-	var left []string
 	for i, stack := range strings.Split(all, "\n\n") {
 		head, _, _ := strings.Cut(stack, "\n")
 		if i > 0 && bubbleOf(head) == name && !strings.Contains(stack, "testing/synctest.Test") && !strings.Contains(stack, "synctest.Run") {
 			left = append(left, stack)
 		}
 	}
-	return strings.Join(left, "\n\n")
+	return left
 }
 
 // bubbleOf finds the name of the bubble in a stack's first line.

@@ -70,7 +70,7 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 
 // TestSeeds runs KEYQUORUM_SEEDS seeds from KEYQUORUM_SEED_FROM on.
 func TestSeeds(t *testing.T) {
-	from, n := number(t, "KEYQUORUM_SEED_FROM", 1), number(t, "KEYQUORUM_SEEDS", 8)
+	from, n := number(t, "KEYQUORUM_SEED_FROM", 1), number(t, "KEYQUORUM_SEEDS", 5)
 	for seed := from; seed < from+n; seed++ {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
@@ -80,6 +80,27 @@ func TestSeeds(t *testing.T) {
 				t.Errorf("%d violations\n%s", len(r.Violations), r.Story())
 			} else if n == 1 {
 				t.Log(r.Story())
+			}
+		})
+	}
+}
+
+// kept are seeds that taught something: each caught a planted fault that others let pass.
+var kept = map[uint64]string{
+	11: "a waiter that joins a round already asked reads an old state",
+	15: "a tick that is answered before it is committed makes a deposed leader's state look fresh",
+	26: "a disk that acknowledges what it has not synced lets members' states diverge",
+}
+
+// TestKept runs them.
+func TestKept(t *testing.T) {
+	for seed, why := range kept {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
+			r := sim.Run(t, seed, sim.Options{})
+			add(r)
+			if len(r.Violations) > 0 {
+				t.Errorf("%s: %d violations\n%s", why, len(r.Violations), r.Story())
 			}
 		})
 	}

@@ -35,6 +35,8 @@ type World struct {
 	books   []*book
 	began   time.Time
 	lasted  time.Duration
+	// excused tells that the goroutines that are left are a library's known ones.
+	excused bool
 
 	// over ends what goes on by itself; running is all of it.
 	over    atomic.Bool
