@@ -24,10 +24,8 @@ func (f *Freshness) Run(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		case <-f.wanted:
-			if failed || !f.urgent() {
-				if !keepGap(ctx, began) {
-					return nil
-				}
+			if !f.keepGap(ctx, began, failed) {
+				return nil
 			}
 		}
 		began = time.Now()
@@ -44,16 +42,21 @@ func (f *Freshness) pause(failed bool) time.Duration {
 	return f.bound() / perBound
 }
 
-// keepGap waits until the Gap after began is over, and tells whether ctx goes on.
-func keepGap(ctx context.Context, began time.Time) bool {
+// keepGap waits until the Gap after began is over, and tells whether ctx goes on. A round that is urgent, or becomes so
+// meanwhile, waits only where the one before failed.
+func (f *Freshness) keepGap(ctx context.Context, began time.Time, failed bool) bool {
 	timer := time.NewTimer(Gap - time.Since(began))
 	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
+	for failed || !f.urgent() {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			return true
+		case <-f.wanted: // by one more
+		}
 	}
+	return true
 }
 
 // once runs one round, and tells those who wait for it. One that nobody waits for makes way as soon as somebody does: the
