@@ -32,8 +32,9 @@ type Ticks struct {
 	wanted chan struct{}
 	hurry  chan struct{}
 
-	mu   sync.Mutex
-	next *tick // not proposed yet; nil while nobody asks
+	mu    sync.Mutex
+	next  *tick // not proposed yet; nil while nobody asks
+	ended bool
 }
 
 // tick is one tick, and those who asked for it.
@@ -78,6 +79,9 @@ func (t *Ticks) Nudge() { t.join(true, false) }
 func (t *Ticks) join(atOnce, told bool) *tick {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.ended {
+		return endedTick()
+	}
 	if t.next == nil {
 		t.next = &tick{done: make(chan struct{})}
 	}
@@ -159,10 +163,20 @@ func (t *Ticks) leave(k *tick) {
 	}
 }
 
-// end fails what nobody proposes any more.
+// end fails what nobody proposes any more, and what comes later.
 func (t *Ticks) end() {
-	if k := t.take(); k != nil {
-		k.err = fault.ErrShuttingDown
-		close(k.done)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = true
+	if t.next != nil {
+		t.next.err = fault.ErrShuttingDown
+		close(t.next.done)
+		t.next = nil
 	}
+}
+
+func endedTick() *tick {
+	k := &tick{done: make(chan struct{}), err: fault.ErrShuttingDown}
+	close(k.done)
+	return k
 }
