@@ -88,13 +88,13 @@ func (r *Revocation) Settle(ctx context.Context, res fsm.Result) (Finality, erro
 	begun := r.cfg.Mono()
 	deadline := begun + r.window()
 	r.cfg.Nudge()
-	former := r.countedUntil(res.Holders.Former, begun)
+	until := r.countedUntil(res.Holders.Former, begun)
 	applied := r.ask(ctx, res, deadline)
 	f := Finality{Applied: applied, Expired: len(res.Holders.Members) - applied + len(res.Holders.Former)}
-	if applied >= enough(res) {
-		deadline = 0
+	if applied < enough(res) {
+		until = max(until, deadline)
 	}
-	if !r.pass(ctx, max(deadline, former)) {
+	if !r.pass(ctx, until) {
 		return f, fmt.Errorf("%w: the change was made, but not all nodes are known to have it (%w)", fault.ErrOutcomeUnknown, ctx.Err())
 	}
 	return f, nil
@@ -162,23 +162,25 @@ func (r *Revocation) pass(ctx context.Context, deadline time.Duration) bool {
 	}
 }
 
-// countedUntil gives when the last of the former members stops to count; zero if there are none.
-func (r *Revocation) countedUntil(former []string, now time.Duration) (until time.Duration) {
+// countedUntil gives when the last of the former members stops to count; a time that has passed if none does.
+func (r *Revocation) countedUntil(former []string, now time.Duration) time.Duration {
+	until := now - 1
 	if plant.On(plant.ForgottenMember) {
-		return 0
+		return until
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.see(former, now)
+	r.see(r.cfg.State(), former, now)
 	for _, id := range former {
 		until = max(until, r.seen[id]+r.window())
 	}
 	return until
 }
 
-// see notes the former members that are new here.
-func (r *Revocation) see(former []string, now time.Duration) {
-	if state := r.cfg.State(); state != r.state {
+// see notes the former members that are new here. The clock was read after they were found in the state: this node may
+// have stood still in between, and they count from the later of the two.
+func (r *Revocation) see(state *fsm.State, former []string, now time.Duration) {
+	if state != r.state {
 		r.state = state
 		clear(r.seen)
 	}
@@ -210,9 +212,10 @@ func (r *Revocation) Run(ctx context.Context) error {
 func (r *Revocation) over() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	state := r.cfg.State()
+	former := state.View().Holders().Former
 	now := r.cfg.Mono()
-	former := r.cfg.State().View().Holders().Former
-	r.see(former, now)
+	r.see(state, former, now)
 	return slices.DeleteFunc(slices.Clone(former), func(id string) bool {
 		return now-r.seen[id] <= r.window() && !plant.On(plant.ForgetfulLeader)
 	})
