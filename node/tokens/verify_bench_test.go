@@ -1,8 +1,10 @@
 package tokens_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/node/freshness"
 	"github.com/keyquorum/keyquorum/node/tokens"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
@@ -45,6 +48,76 @@ func (c *crowd) benchVerify(b *testing.B, raw []string, omit bool) {
 	})
 }
 
+// BenchmarkVerifyAge tells what it costs a verification to know how old the state is. By turns, a hundred at a time, it
+// verifies at BOUNDED with the two clocks of a node, at STALE_OK with the same, and at BOUNDED by an age that is read from
+// no clock. An operation is one of each; the ratios are of one run, and of the median turn.
+func BenchmarkVerifyAge(b *testing.B) {
+	c := newCrowd(b, 100_000)
+	raw := c.sample(b, 10_000)
+	real := c.withClocks(b)
+	for _, omit := range []bool{false, true} {
+		b.Run(fmt.Sprintf("claims=%t", !omit), func(b *testing.B) {
+			ask := func(s *tokens.Service, level v1.VerifyRequest_Consistency) func(int) {
+				return func(i int) {
+					req := v1.VerifyRequest{Token: raw[i%len(raw)], OmitClaims: omit, Consistency: level}
+					if res, err := s.Verify(b.Context(), &req); err != nil || !res.GetValid() {
+						b.Fatal(res.GetReason(), err)
+					}
+				}
+			}
+			took := inTurns(b, ask(real, bounded), ask(real, staleOK), ask(c.Service, bounded))
+			b.ReportMetric(0, "ns/op") // of the three together: it says nothing
+			b.ReportMetric(took[0], "bounded-ns")
+			b.ReportMetric(took[0]/took[1], "x-stale-ok")
+			b.ReportMetric(took[0]/took[2], "x-no-clock")
+		})
+	}
+}
+
+// inTurns does each a hundred times, and so on, and gives the nanoseconds of one in each one's median turn.
+func inTurns(b *testing.B, what ...func(i int)) (median []float64) {
+	const turn = 100
+	took := make([][]float64, len(what))
+	for first := 0; first < b.N; first += turn {
+		for k, do := range what {
+			start := time.Now()
+			for i := range turn {
+				do((first + i) * 5003)
+			}
+			took[k] = append(took[k], float64(time.Since(start))/turn)
+		}
+	}
+	for _, t := range took {
+		slices.Sort(t)
+		median = append(median, t[len(t)/2])
+	}
+	return median
+}
+
+// withClocks is the crowd's service with a Freshness that reads a node's clocks.
+func (c *crowd) withClocks(b *testing.B) *tokens.Service {
+	b.Helper()
+	f := freshness.New(freshness.Config{
+		State: c.fsm.State, Wait: c.fsm.Wait, Mono: bootTime, Wall: time.Now,
+		Tick: func(context.Context, bool) (uint64, error) { return c.fsm.View().Position(), nil },
+	})
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	b.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	})
+	if err := f.Round(b.Context(), true); err != nil {
+		b.Fatal(err)
+	}
+	cfg := c.cfg
+	cfg.Freshness = f
+	return tokens.New(cfg)
+}
+
 // BenchmarkIssue is all that the leader does for an Issue, with a log that is a function call.
 func BenchmarkIssue(b *testing.B) {
 	r := newCrowd(b, 100_000)
@@ -62,16 +135,17 @@ func BenchmarkIssue(b *testing.B) {
 // crowd is a rig with many users who have a key each.
 type crowd struct {
 	*rig
+	cfg   tokens.Config
 	users int
 }
 
 func newCrowd(b *testing.B, users int) *crowd {
 	b.Helper()
-	var keyring tokens.Keyring
-	c := &crowd{users: users, rig: newRig(b, func(cfg *tokens.Config) { keyring = cfg.Keyring })}
+	c := &crowd{users: users}
+	c.rig = newRig(b, func(cfg *tokens.Config) { c.cfg = *cfg })
 	var batch []fsm.Command
 	for i := range users {
-		random, sealed, err := keyring.NewKey(subject(i))
+		random, sealed, err := c.cfg.Keyring.NewKey(subject(i))
 		if err != nil {
 			b.Fatal(err)
 		}

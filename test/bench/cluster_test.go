@@ -30,8 +30,13 @@ type cluster struct {
 	http    *http.Client
 }
 
-// newCluster founds a cluster of size voters, and ends it with the benchmark.
+// newCluster founds a cluster of size voters, five at most, and ends it with the benchmark.
 func newCluster(b *testing.B, size int) *cluster {
+	b.Helper()
+	return newClusterWith(b, size, nil)
+}
+
+func newClusterWith(b *testing.B, size int, settings *v1.Settings) *cluster {
 	b.Helper()
 	keyring, err := seal.NewKeyring()
 	if err != nil {
@@ -47,18 +52,18 @@ func newCluster(b *testing.B, size int) *cluster {
 		}
 		c.members = append(c.members, s.start(b))
 		if i == 0 {
-			c.found()
+			c.found(settings)
 		}
 	}
 	c.awaitComplete()
 	return c
 }
 
-func (c *cluster) found() {
+func (c *cluster) found(settings *v1.Settings) {
 	c.b.Helper()
 	ctx, cancel := context.WithTimeout(c.b.Context(), patience)
 	defer cancel()
-	if _, err := c.members[0].Init(ctx, rpc.Caller{Actor: "bench"}, &v1.InitRequest{}); err != nil {
+	if _, err := c.members[0].Init(ctx, rpc.Caller{Actor: "bench"}, &v1.InitRequest{Settings: settings}); err != nil {
 		c.b.Fatal(err)
 	}
 }
@@ -76,12 +81,12 @@ func (c *cluster) end() {
 	all.Wait()
 }
 
-// awaitComplete waits until all members vote, are ready, and have applied the same.
+// awaitComplete waits until all members that should vote do, and all are ready, and have applied the same.
 func (c *cluster) awaitComplete() {
 	c.b.Helper()
 	c.await("a cluster that is complete", func() bool {
 		for _, m := range c.members {
-			if m.Ready() != nil || m.voters() != len(c.members) || m.View().Position() != c.members[0].View().Position() {
+			if m.Ready() != nil || m.voters() != min(5, len(c.members)) || m.View().Position() != c.members[0].View().Position() {
 				return false
 			}
 		}

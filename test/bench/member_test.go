@@ -8,6 +8,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"runtime/pprof"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,14 +48,21 @@ func (s *seat) start(b *testing.B) *member {
 	b.Helper()
 	s.cfg.Plug = members.NewPlug()
 	s.cfg.Tune = func(c *node.Config) { c.Discovery, s.registry = fixed(s.known), c.Registry }
-	m, err := members.Open(s.cfg)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(b.Context()))
+	done := make(chan error, 1)
+	var m *members.Member
+	var err error
+	// A profile tells what each member used: go tool pprof -tags.
+	pprof.Do(ctx, pprof.Labels("member", s.cfg.Name), func(ctx context.Context) {
+		if m, err = members.Open(s.cfg); err == nil {
+			go func() { done <- m.Run(ctx) }()
+		}
+	})
 	if err != nil {
+		cancel()
 		b.Fatal(err)
 	}
 	s.cfg.RPCListen, s.cfg.RaftListen = m.RPCAddress, m.RaftAddress
-	ctx, cancel := context.WithCancel(context.WithoutCancel(b.Context()))
-	done := make(chan error, 1)
-	go func() { done <- m.Run(ctx) }()
 	return &member{Member: m, seat: s, end: func() error {
 		cancel()
 		return <-done
