@@ -155,7 +155,7 @@ func TestRoundsForTokensFromTheFutureKeepAGap(t *testing.T) {
 		var all sync.WaitGroup
 		for range 100 {
 			all.Go(func() {
-				for r.Round(ctx, false) == nil { //nolint:revive // as often as it goes
+				for r.Round(ctx, false) == nil {
 				}
 			})
 		}

@@ -248,7 +248,7 @@ func call(do func() error) <-chan error {
 }
 
 // ended gives what came of a call, at this moment.
-func ended(done <-chan error) (err error, ok bool) { //nolint:revive,staticcheck // reads like a receive
+func ended(done <-chan error) (err error, ok bool) { //nolint:revive // reads like a receive
 	synctest.Wait()
 	select {
 	case err := <-done:

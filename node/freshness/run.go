@@ -94,7 +94,7 @@ func (f *Freshness) await(r *round, proved <-chan error, cancel context.CancelFu
 	case <-f.wanted:
 		signal(f.wanted) // for who starts the next round
 		cancel()
-		<-proved
+		_ = <-proved
 		return errMadeWay
 	}
 }

@@ -75,7 +75,7 @@ func (s *Service) end(ctx context.Context, cmd fsm.Command) (fsm.Result, *v1.Fin
 		return res, nil, err
 	}
 	return res, &v1.Finality{
-		AppliedNodes: uint32(applied), ExpiredNodes: uint32(expired), Took: durationpb.New(time.Since(begun)), //nolint:gosec // counts of members
+		AppliedNodes: uint32(applied), ExpiredNodes: uint32(expired), Took: durationpb.New(time.Since(begun)),
 	}, refusal
 }
 

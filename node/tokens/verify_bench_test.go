@@ -54,7 +54,7 @@ func (c *crowd) benchVerify(b *testing.B, raw []string, omit bool) {
 func BenchmarkVerifyAge(b *testing.B) {
 	c := newCrowd(b, 100_000)
 	raw := c.sample(b, 10_000)
-	real := c.withClocks(b)
+	clocked := c.withClocks(b)
 	for _, omit := range []bool{false, true} {
 		b.Run(fmt.Sprintf("claims=%t", !omit), func(b *testing.B) {
 			ask := func(s *tokens.Service, level v1.VerifyRequest_Consistency) func(int) {
@@ -65,7 +65,7 @@ func BenchmarkVerifyAge(b *testing.B) {
 					}
 				}
 			}
-			took := inTurns(b, ask(real, bounded), ask(real, staleOK), ask(c.Service, bounded))
+			took := inTurns(b, ask(clocked, bounded), ask(clocked, staleOK), ask(c.Service, bounded))
 			b.ReportMetric(0, "ns/op") // of the three together: it says nothing
 			b.ReportMetric(took[0], "bounded-ns")
 			b.ReportMetric(took[0]/took[1], "x-stale-ok")

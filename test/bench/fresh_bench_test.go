@@ -1,7 +1,10 @@
 package bench
 
 import (
+	"flag"
 	"fmt"
+	"os"
+	"runtime/pprof"
 	"testing"
 	"time"
 
@@ -10,6 +13,8 @@ import (
 	"github.com/keyquorum/keyquorum/fsm"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
+
+var idleProfile = flag.String("idle-profile", "", "file for a processor profile of BenchmarkFreshness; go tool pprof -tags tells members apart")
 
 // BenchmarkFreshness tells what it costs clusters that nobody uses to stay fresh. Five members vote at most, the others only
 // follow. An operation is a second of that; a time of 20x is enough. Clocks, heartbeats and the rest are in it: what a bound
@@ -32,13 +37,15 @@ func benchFreshness(b *testing.B, size int, bound time.Duration) {
 		}
 		return n
 	}
+	end := profileTo(b)
 	ticks, asked, used := leader.View().Position(), rounds(), cpu()
 	b.ResetTimer()
 	for i := range b.N {
-		end := time.Now().Add(time.Second)
-		c.await(fmt.Sprintf("second %d", i), func() bool { return time.Now().After(end) })
+		next := time.Now().Add(time.Second)
+		c.await(fmt.Sprintf("second %d", i), func() bool { return time.Now().After(next) })
 	}
 	b.StopTimer()
+	end()
 	seconds := b.Elapsed().Seconds()
 	used = cpu() - used
 	perSecond := func(n float64) float64 { return n / seconds }
@@ -51,6 +58,28 @@ func benchFreshness(b *testing.B, size int, bound time.Duration) {
 	b.ReportMetric(perSecond(ms(used))/float64(size), "cpu-ms/node/s")
 	if c.leading() != leader {
 		b.Log("the leader changed")
+	}
+	b.Logf("%s led", leader.Name())
+}
+
+// profileTo starts the profile that the flag asks for, without the founding, and gives what ends it.
+func profileTo(b *testing.B) (end func()) {
+	b.Helper()
+	if *idleProfile == "" {
+		return func() {}
+	}
+	f, err := os.Create(*idleProfile)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		b.Fatal(err)
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		if err := f.Close(); err != nil {
+			b.Error(err)
+		}
 	}
 }
 
