@@ -94,7 +94,9 @@ func (f *Freshness) await(r *round, proved <-chan error, cancel context.CancelFu
 	case <-f.wanted:
 		signal(f.wanted) // for who starts the next round
 		cancel()
-		_ = <-proved
+		if err := <-proved; err == nil { // it was just done
+			return nil
+		}
 		return errMadeWay
 	}
 }
