@@ -27,7 +27,7 @@ func BenchmarkRevoke(b *testing.B) {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) { c.benchRevoke(b, callers, 5) })
 	}
 	c.notLeading(c.leader()).seat.cfg.Plug.Pull()
-	b.Run("callers=16/cut-off", func(b *testing.B) { c.benchRevoke(b, 16, 4) })
+	b.Run("cut-off/callers=16", func(b *testing.B) { c.benchRevoke(b, 16, 4) })
 }
 
 // benchRevoke wants each revocation to be applied by so many members.
