@@ -71,20 +71,38 @@ func (n *Node) duties(ctx context.Context) {
 }
 
 // barrier waits until this leader has applied all that was committed before it won.
+//
+// A transfer of leadership can wedge in an earlier term of this node's, when it is deposed while the other does not answer
+// (issue 696 of hashicorp/raft): Raft then goes on to say that one is under way, and refuses all writes whenever the node
+// leads again. It is ended then.
 func (n *Node) barrier(ctx context.Context) bool {
+	won := time.Now()
 	for ctx.Err() == nil {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
 		err := n.proposer.Await(attempt, n.raft.Barrier(0))
 		cancel()
-		if err == nil {
+		switch {
+		case err == nil:
 			return true
-		}
-		if errors.Is(err, fault.ErrNotLeader) || errors.Is(err, fault.ErrShuttingDown) {
+		case errors.Is(err, fault.ErrShuttingDown), errors.Is(err, fault.ErrNotLeader) && n.raft.State() != raft.Leader:
+			return false
+		case errors.Is(err, fault.ErrNotLeader) && time.Since(won) > n.transferPatience():
+			n.halt(fmt.Errorf("an earlier transfer of leadership hangs: restart this node (%w)", err))
 			return false
 		}
 		n.log.Debug("the barrier on winning has to be tried again", "error", err)
+		pause(ctx, 50*time.Millisecond)
 	}
 	return false
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // watchOwnClock keeps a node whose clock is wrong from leading: as a follower it does not stand, as the leader it
@@ -140,8 +158,7 @@ func (n *Node) punctual() *raft.Server {
 // its leader then refuses every write for ever. So the transfer is watched for several times as long, whatever
 // the caller's patience, and a node that leads still when that is over halts: the others elect a leader.
 func (n *Node) handOver(ctx context.Context, to *raft.Server) error {
-	patience := 4*n.cfg.Timing.Heartbeat + time.Second
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.transferPatience())
 	defer cancel()
 	err := n.proposer.Await(ctx, n.transfer(to))
 	if err == nil {
@@ -152,6 +169,9 @@ func (n *Node) handOver(ctx context.Context, to *raft.Server) error {
 	}
 	return fmt.Errorf("transfer leadership: %w", err)
 }
+
+// transferPatience is how long a transfer of leadership may take.
+func (n *Node) transferPatience() time.Duration { return 4*n.cfg.Timing.Heartbeat + time.Second }
 
 func (n *Node) transfer(to *raft.Server) raft.Future {
 	if to == nil {
