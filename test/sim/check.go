@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -173,6 +174,12 @@ func checkRevoked(ops []*Op, add adder) {
 			}
 		}
 	})
+	checkSeen(ops, revocations, add)
+}
+
+// checkSeen looks for tokens that were accepted by a state that had them ended, or after it was said that there is
+// nothing to end.
+func checkSeen(ops, revocations []*Op, add adder) {
 	for _, o := range ops {
 		if o.Kind != Verify || o.Outcome != OK || o.Reason != v1.VerifyResponse_NONE {
 			continue
@@ -256,11 +263,11 @@ func checkLinearizable(p Plan, user string, ops []*Op, add adder) {
 	case porcupine.Unknown:
 		add("P1: porcupine could not tell in %v whether the %d operations of %s are linearizable", checkTimeout, len(history), user)
 	case porcupine.Illegal:
-		text := fmt.Sprintf("P1: the operations of %s are not linearizable", user)
+		var text strings.Builder
 		for _, o := range history {
-			text += fmt.Sprintf("\n  %v", o.Input)
+			fmt.Fprintf(&text, "\n  %v", o.Input)
 		}
-		add("%s", text)
+		add("P1: the operations of %s are not linearizable%s", user, text.String())
 	}
 }
 

@@ -35,7 +35,7 @@ func (w *World) befall(s Step) {
 	w.upsetting(1)
 	defer w.upsetting(-1)
 	w.note("begins: %v", s)
-	proof := faults[s.Fault](w, s)
+	proof := w.carryOut(s)
 	w.mu.Lock()
 	w.tried[s.Fault]++
 	if proof != "" {
@@ -59,18 +59,16 @@ func (w *World) peace() (time.Duration, bool) {
 	return time.Since(w.upset), w.faults == 0
 }
 
-// faults carry out a step, undo it, and give the proof that it bit; empty if it did not.
-var faults map[Fault]func(*World, Step) string
-
-func init() {
-	faults = map[Fault]func(*World, Step) string{
-		Crash: (*World).crash, Blackout: (*World).blackout,
-		Halves: (*World).halves, OneWay: (*World).oneWay, Bridge: (*World).bridge, Lone: (*World).lone,
-		Holding: (*World).holding, Slow: (*World).slow, Resets: (*World).resets, Messages: (*World).messages,
-		Pause: (*World).pause, WallJump: (*World).wallJump, Rate: (*World).rate,
-		Transfer: (*World).transfer, Replace: (*World).replace, Wipe: (*World).wipe, Lag: (*World).lag,
-		DiskHang: (*World).diskHang, DiskFail: (*World).diskFail, ExpiryStorm: (*World).expiryStorm,
-	}
+// carryOut carries out a step, undoes it, and gives the proof that it bit; empty if it did not.
+func (w *World) carryOut(s Step) string {
+	return map[Fault]func(Step) string{
+		Crash: w.crash, Blackout: w.blackout,
+		Halves: w.halves, OneWay: w.oneWay, Bridge: w.bridge, Lone: w.lone,
+		Holding: w.holding, Slow: w.slow, Resets: w.resets, Messages: w.messages,
+		Pause: w.pause, WallJump: w.wallJump, Rate: w.rate,
+		Transfer: w.transfer, Replace: w.replace, Wipe: w.wipe, Lag: w.lag,
+		DiskHang: w.diskHang, DiskFail: w.diskFail, ExpiryStorm: w.expiryStorm,
+	}[s.Fault](s)
 }
 
 // member finds who a step is about.

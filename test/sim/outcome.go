@@ -36,15 +36,19 @@ func outcomeOf(err error) Outcome {
 }
 
 func outcomeOfKind(kind error) Outcome {
-	switch kind { //nolint:errorlint // kinds are compared as values
-	case client.ErrOutcomeUnknown, client.ErrInternal:
-		return Open
-	case client.ErrNotFound:
-		return NotFound
-	case client.ErrConflict:
-		return Conflict
-	case client.ErrResourceExhausted:
-		return Exhausted
+	for _, k := range []struct {
+		kind    error
+		outcome Outcome
+	}{
+		{client.ErrOutcomeUnknown, Open},
+		{client.ErrInternal, Open},
+		{client.ErrNotFound, NotFound},
+		{client.ErrConflict, Conflict},
+		{client.ErrResourceExhausted, Exhausted},
+	} {
+		if errors.Is(kind, k.kind) {
+			return k.outcome
+		}
 	}
 	return Failed
 }

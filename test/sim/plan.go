@@ -240,50 +240,43 @@ func (p *planner) pick() Fault {
 // draw makes a step of a fault by chance.
 func (p *planner) draw(at time.Duration) Step {
 	s := Step{Fault: p.pick(), At: at, For: time.Duration(500+p.r.IntN(6000)) * time.Millisecond, Who: p.who(), Other: none}
-	switch s.Fault {
-	case Blackout, Slow, ExpiryStorm:
-		s.Who = none
-		s.By = time.Duration(5+p.r.IntN(200)) * time.Millisecond
-	case Halves:
-		s.Side = p.side()
-		s.For += 3 * time.Second
-	case OneWay:
-		s.Side = p.side()
-	case Bridge:
-		s.Who = p.r.IntN(p.plan.Nodes)
-		s.Side = p.side()
-	case Lone:
-		s.For += time.Duration(p.r.IntN(9000)) * time.Millisecond
-	case Holding:
-		s.Other = p.r.IntN(p.plan.Nodes)
-	case Resets:
-		s.For = 0
-	case Messages:
-		s.Who = none
-		s.Weather = p.weather()
-		s.For += 2 * time.Second
-	case WallJump:
-		s.By = time.Duration(600+p.r.IntN(60_000)) * time.Millisecond
-		if p.r.IntN(2) == 0 {
-			s.By = -s.By
-		}
-		s.For += 3 * time.Second
-	case Rate:
-		s.Factor = 0.9 + 0.2*p.r.Float64()
-	case Transfer, DiskFail:
-		s.For = min(s.For, 2*time.Second)
-	case Lag:
-		s.For += 8 * time.Second
-	case Replace:
-		s.Apart, s.Moved = p.r.IntN(3) > 0, p.r.IntN(2) == 0
-		s.For += 2 * time.Second
-	case Wipe:
-		s.For = min(s.For, 3*time.Second)
-	case Pause:
-		s.For += time.Duration(p.r.IntN(3)) * 3 * time.Second
-	case Crash, DiskHang:
+	if shape := p.shape(&s); shape != nil {
+		shape()
 	}
 	return s
+}
+
+// shape gives what sets a step's parts that are of its fault alone.
+func (p *planner) shape(s *Step) func() {
+	return map[Fault]func(){
+		Blackout:    func() { s.Who = none },
+		Slow:        func() { s.Who, s.By = none, time.Duration(5+p.r.IntN(200))*time.Millisecond },
+		ExpiryStorm: func() { s.Who = none },
+		Halves:      func() { s.Side, s.For, s.Who = p.side(), s.For+3*time.Second, none },
+		OneWay:      func() { s.Side = p.side() },
+		Bridge:      func() { s.Who, s.Side = p.r.IntN(p.plan.Nodes), p.side() },
+		Lone:        func() { s.For += time.Duration(p.r.IntN(9000)) * time.Millisecond },
+		Holding:     func() { s.Other = p.r.IntN(p.plan.Nodes) },
+		Resets:      func() { s.For = 0 },
+		Messages:    func() { s.Who, s.Weather, s.For = none, p.weather(), s.For+2*time.Second },
+		WallJump:    func() { s.By, s.For = p.jump(), s.For+3*time.Second },
+		Rate:        func() { s.Factor = 0.9 + 0.2*p.r.Float64() },
+		Transfer:    func() { s.Who, s.For = none, min(s.For, 2*time.Second) },
+		DiskFail:    func() { s.For = min(s.For, 2*time.Second) },
+		Lag:         func() { s.For += 8 * time.Second },
+		Replace:     func() { s.Apart, s.Moved, s.For = p.r.IntN(3) > 0, p.r.IntN(2) == 0, s.For+2*time.Second },
+		Wipe:        func() { s.For = min(s.For, 3*time.Second) },
+		Pause:       func() { s.For += time.Duration(p.r.IntN(3)) * 3 * time.Second },
+	}[s.Fault]
+}
+
+// jump is how far a wall clock is off.
+func (p *planner) jump() time.Duration {
+	by := time.Duration(600+p.r.IntN(60_000)) * time.Millisecond
+	if p.r.IntN(2) == 0 {
+		return -by
+	}
+	return by
 }
 
 // who is a member, or in three cases of ten the leader.

@@ -88,7 +88,7 @@ func Run(t *testing.T, seed uint64, opts Options) Report {
 		t.Fatal(err)
 	}
 	var w *World
-	deadlock := bubble(t, func() {
+	deadlock := bubble(t, func(*testing.T) {
 		w = newWorld(seed, opts, keyring)
 		w.live()
 	})
@@ -102,10 +102,10 @@ func Run(t *testing.T, seed uint64, opts Options) Report {
 
 // bubble runs f under virtual time. It gives what the bubble ended with where goroutines are left, which would end the
 // test process.
-func bubble(t *testing.T, f func()) (deadlock any) {
+func bubble(t *testing.T, f func(*testing.T)) (deadlock any) {
 	t.Helper()
 	defer func() { deadlock = recover() }()
-	synctest.Test(t, func(*testing.T) { f() })
+	synctest.Test(t, f)
 	return nil
 }
 
