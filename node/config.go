@@ -31,33 +31,6 @@ type Discovery interface {
 	Changed() <-chan struct{}
 }
 
-// Timing is Raft's and the leader's. Zero fields take their defaults.
-type Timing struct {
-	// Heartbeat is how long a follower waits for its leader before it stands itself, and then for votes; 500 ms. It must leave
-	// time for a follower's fsync, since heartbeats wait for it.
-	Heartbeat time.Duration
-	// Lease is how long a leader goes on without hearing from a majority; as Heartbeat. Nothing is committed without one in
-	// any case, and a machine that is short of processor time should not depose its leader.
-	Lease time.Duration
-	// Stable is how long a new member must have kept up before it becomes a voter; 2 s.
-	Stable time.Duration
-	// Drain bounds how long Run finishes what is in flight at the end; 10 s.
-	Drain time.Duration
-}
-
-func (t Timing) withDefaults() Timing {
-	set := func(d *time.Duration, to time.Duration) {
-		if *d == 0 {
-			*d = to
-		}
-	}
-	set(&t.Heartbeat, 500*time.Millisecond)
-	set(&t.Lease, t.Heartbeat)
-	set(&t.Stable, 2*time.Second)
-	set(&t.Drain, 10*time.Second)
-	return t
-}
-
 // Config is what a Node is made of. Fields without a stated default are required.
 type Config struct {
 	// ID is the node's UUID, which belongs to its stores; Name is what people call it.

@@ -55,14 +55,10 @@ func (n *Node) Init(ctx context.Context, by rpc.Caller, req *v1.InitRequest) (*v
 	return n.found(ctx, by, settings)
 }
 
-// heartbeats is how many of them fit at least into the bound on staleness, so that losing a leader interrupts no
-// verification.
-const heartbeats = 10
-
 // foundingSettings gives the settings of a cluster that this node founds.
 func (n *Node) foundingSettings(asked *v1.Settings) (fsm.Settings, error) {
 	defaults := fsm.DefaultSettings()
-	least := heartbeats * n.cfg.Timing.Heartbeat
+	least := n.cfg.Timing.staleness()
 	defaults.MaxStaleness = max(defaults.MaxStaleness, least)
 	settings := rpc.FoundingSettings(asked, defaults)
 	if err := settings.Validate(); err != nil {

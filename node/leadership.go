@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/keyquorum/keyquorum/internal/fault"
-	"github.com/keyquorum/keyquorum/node/clock"
 	"github.com/keyquorum/keyquorum/node/rotation"
 )
 
@@ -49,8 +48,8 @@ func (n *Node) lead(ctx context.Context) (end func()) {
 	}
 }
 
-// duties are the leader's: first to have applied all that earlier leaders committed, then to rotate and to look
-// after the members.
+// duties are the leader's: first to have applied all that earlier leaders committed, then to rotate, to look
+// after the members, and to lead from where the cluster wants it.
 func (n *Node) duties(ctx context.Context) {
 	if !n.barrier(ctx) {
 		return
@@ -67,6 +66,7 @@ func (n *Node) duties(ctx context.Context) {
 	var duties errgroup.Group
 	duties.Go(func() error { return rotator.Run(ctx) })
 	duties.Go(func() error { return n.members.Run(ctx) })
+	duties.Go(func() error { return n.placement.Run(ctx) })
 	_ = duties.Wait() // both end with ctx alone
 }
 
@@ -138,11 +138,9 @@ func (n *Node) yield(ctx context.Context) {
 // punctual gives one of the voters whose clocks were measured lately and found right, this node aside; nil if there
 // is none.
 func (n *Node) punctual() *raft.Server {
-	offsets := n.clock.Offsets()
 	var right []raft.Server
 	for _, s := range n.servers() {
-		offset, measured := offsets[string(s.ID)]
-		if s.Suffrage == raft.Voter && string(s.ID) != n.cfg.ID && measured && offset.Abs() <= clock.DefaultAgreement {
+		if s.Suffrage == raft.Voter && string(s.ID) != n.cfg.ID && n.rightClock(string(s.ID)) {
 			right = append(right, s)
 		}
 	}

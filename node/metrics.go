@@ -53,8 +53,16 @@ func newMetrics(n *Node) *metrics {
 		_, known := n.clock.Now()
 		return truth(known)
 	})
-	n.cfg.Registry.MustRegister(&offsets{node: n, desc: prometheus.NewDesc("keyquorum_clock_offset_seconds",
-		"How far a voter's wall clock is ahead of the cluster's time, as this node measured it.", []string{"voter"}, nil)})
+	n.cfg.Registry.MustRegister(&perVoter{
+		node: n, measured: func() map[string]time.Duration { return n.clock.Offsets() },
+		desc: prometheus.NewDesc("keyquorum_clock_offset_seconds",
+			"How far a voter's wall clock is ahead of the cluster's time, as this node measured it.", []string{"voter"}, nil),
+	})
+	n.cfg.Registry.MustRegister(&perVoter{
+		node: n, measured: func() map[string]time.Duration { return n.clock.RoundTrips() },
+		desc: prometheus.NewDesc("keyquorum_round_trip_seconds",
+			"How long a question to a voter and the answer take at least, as this node measured it lately.", []string{"voter"}, nil),
+	})
 	return &metrics{
 		batches: factory.NewHistogram(prometheus.HistogramOpts{
 			Name: "keyquorum_group_commit_commands", Help: "Commands in each log entry that this node proposed.",
@@ -129,22 +137,23 @@ func truth(b bool) float64 {
 	return 0
 }
 
-// offsets collects the voters' clock offsets, whoever votes at the time.
-type offsets struct {
-	node *Node
-	desc *prometheus.Desc
+// perVoter collects what was measured of the voters, whoever votes at the time.
+type perVoter struct {
+	node     *Node
+	desc     *prometheus.Desc
+	measured func() map[string]time.Duration
 }
 
 // Describe implements prometheus.Collector.
-func (o *offsets) Describe(ch chan<- *prometheus.Desc) { ch <- o.desc }
+func (p *perVoter) Describe(ch chan<- *prometheus.Desc) { ch <- p.desc }
 
 // Collect implements prometheus.Collector.
-func (o *offsets) Collect(ch chan<- prometheus.Metric) {
-	for id, offset := range o.node.clock.Offsets() {
+func (p *perVoter) Collect(ch chan<- prometheus.Metric) {
+	for id, value := range p.measured() {
 		name := id
-		if m, ok := o.node.fsm.View().Member(id); ok {
+		if m, ok := p.node.fsm.View().Member(id); ok {
 			name = m.Name
 		}
-		ch <- prometheus.MustNewConstMetric(o.desc, prometheus.GaugeValue, offset.Seconds(), name)
+		ch <- prometheus.MustNewConstMetric(p.desc, prometheus.GaugeValue, value.Seconds(), name)
 	}
 }

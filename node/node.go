@@ -14,6 +14,7 @@ import (
 	"github.com/keyquorum/keyquorum/node/clock"
 	"github.com/keyquorum/keyquorum/node/freshness"
 	"github.com/keyquorum/keyquorum/node/membership"
+	"github.com/keyquorum/keyquorum/node/placement"
 	"github.com/keyquorum/keyquorum/node/propose"
 	"github.com/keyquorum/keyquorum/node/raftnet"
 	"github.com/keyquorum/keyquorum/node/revocation"
@@ -34,6 +35,7 @@ type Node struct {
 	clock     *clock.Clock
 	proposer  *propose.Proposer
 	members   *membership.Manager
+	placement *placement.Placement
 	freshness *freshness.Freshness
 	ticks     *freshness.Ticks
 	revoked   *revocation.Revocation
@@ -103,6 +105,9 @@ func (n *Node) furnish() {
 		Self: raft.ServerID(n.cfg.ID), Raft: n.raft, View: n.fsm.View,
 		Propose: n.proposer.Propose, Await: n.proposer.Await, Applied: n.peers.applied, WhoIs: n.peers.whoIs,
 		Process: n.peers.process, Origin: n.origin(), Stable: n.cfg.Timing.Stable, Logger: n.log,
+	})
+	n.placement = placement.New(placement.Config{
+		Self: n.cfg.ID, View: n.fsm.View, Voters: n.voters, Fit: n.fitToLead, HandOver: n.handTo, Logger: n.log,
 	})
 	n.ticks = freshness.NewTicks(freshness.TicksConfig{Propose: n.proposer.Propose, View: n.fsm.View, Origin: n.origin()})
 	n.freshness = freshness.New(freshness.Config{

@@ -32,6 +32,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("clock", n.clock.Run)
 	start("leadership", n.watchLeadership)
 	start("own clock", n.watchOwnClock)
+	start("timing", n.watchTiming)
 	start("membership", n.join)
 	start("keyring", n.checkKeyring)
 	start("ticks", n.ticks.Run)

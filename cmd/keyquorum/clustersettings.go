@@ -23,6 +23,8 @@ type settingFlags struct {
 	ForgetAfter     *time.Duration `percall:"" placeholder:"720h" help:"Forget users without a live token for this long; 0 for never, which is the default."`
 	MaxRetiringKeys *count         `percall:"" placeholder:"64" help:"Retiring keys that a user can hold."`
 	WantedVoters    *count         `percall:"" placeholder:"5" help:"Voters that the cluster grows to; odd."`
+	LeaderRegion    *string        `percall:"" placeholder:"NAME" help:"Where the leader should be, as long as a voter there can lead; empty for anywhere, which is the default."`
+	MaxStaleness    *time.Duration `percall:"" placeholder:"5s" help:"How old the state can be that a node verifies on; set when the cluster is founded, and never changed."`
 }
 
 func (f *settingFlags) check() []string {
@@ -46,6 +48,7 @@ func (f *settingFlags) message() *v1.Settings {
 		DefaultTtl: wireDuration(f.DefaultTTL), MinTtl: wireDuration(f.MinTTL), MaxTtl: wireDuration(f.MaxTTL),
 		ForgetAfter:     wireDuration(f.ForgetAfter),
 		MaxRetiringKeys: wireCount(f.MaxRetiringKeys), WantedVoters: wireCount(f.WantedVoters),
+		LeaderRegion: f.LeaderRegion, MaxStaleness: wireDuration(f.MaxStaleness),
 	}
 }
 
@@ -142,6 +145,12 @@ func printSettings(p *printer, m *v1.Settings) {
 	list.add("forget-after", forget)
 	list.add("max-retiring-keys", strconv.FormatUint(uint64(m.GetMaxRetiringKeys()), 10))
 	list.add("wanted-voters", strconv.FormatUint(uint64(m.GetWantedVoters()), 10))
+	region := "anywhere"
+	if m.GetLeaderRegion() != "" {
+		region = m.GetLeaderRegion()
+	}
+	list.add("leader-region", region)
+	list.add("max-staleness", plainDuration(m.GetMaxStaleness()))
 	p.fields(list)
 }
 

@@ -87,6 +87,7 @@ type Clock struct {
 	rules Rules
 	kick  chan struct{}
 	known atomic.Pointer[known]
+	trips atomic.Pointer[map[string]trip] // never changed once published
 }
 
 // known is what the last round found; it is never changed once published.

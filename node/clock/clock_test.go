@@ -433,6 +433,28 @@ func TestARemovedVoterCountsNoMore(t *testing.T) {
 	})
 }
 
+func TestARoundTripIsTheShortestOfTheLatest(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := newWorld("a", "a", "b", "c", "d")
+		w.trip["b"], w.trip["c"], w.hanging["d"] = 80*time.Millisecond, 700*time.Millisecond, true
+		c := w.run(t)
+		pass(5 * time.Second)
+		trips := c.RoundTrips()
+		if trips["b"] != 80*time.Millisecond || trips["c"] != 700*time.Millisecond || len(trips) != 2 {
+			t.Errorf("round trips: %v, want 80 ms to b and 700 ms to c", trips)
+		}
+		w.set(func() { w.trip["b"], w.cut["c"] = 150*time.Millisecond, true })
+		pass(5 * time.Second)
+		if got := c.RoundTrips()["b"]; got != 80*time.Millisecond {
+			t.Errorf("a round trip that was longer for a while: %v", got)
+		}
+		pass(7 * time.Second)
+		if trips := c.RoundTrips(); trips["b"] != 150*time.Millisecond || len(trips) != 1 {
+			t.Errorf("round trips of 12 s later: %v, want 150 ms to b alone", trips)
+		}
+	})
+}
+
 func BenchmarkNow(b *testing.B) {
 	c := known(b)
 	for b.Loop() {

@@ -17,6 +17,7 @@ func (c *Clock) Run(ctx context.Context) error {
 		samples: make(map[string]Sample),
 		asking:  make(map[string]bool),
 		unheard: make(map[string]bool),
+		took:    make(map[string][]time.Duration),
 		answers: make(chan answer),
 		report:  newReport(c.cfg),
 	}
@@ -45,6 +46,7 @@ type rounds struct {
 	samples map[string]Sample
 	asking  map[string]bool // voters whose measurement is under way
 	unheard map[string]bool // voters that are new, until their first measurement ends
+	took    map[string][]time.Duration // the latest round trips of each voter
 	answers chan answer
 	report  *report
 	wg      sync.WaitGroup
@@ -81,6 +83,7 @@ func (r *rounds) elect(voters []string) {
 	gone := func(id string) bool { return id != r.cfg.Self && !slices.Contains(voters, id) }
 	maps.DeleteFunc(r.samples, func(id string, _ Sample) bool { return gone(id) })
 	maps.DeleteFunc(r.unheard, func(id string, _ bool) bool { return gone(id) })
+	maps.DeleteFunc(r.took, func(id string, _ []time.Duration) bool { return gone(id) })
 	r.voters = slices.Clone(voters)
 }
 
@@ -118,6 +121,7 @@ func (r *rounds) take(a answer) {
 		r.cfg.Logger.Debug("clock: could not read a voter's clock", "voter", a.voter, "error", a.err)
 	} else if slices.Contains(r.voters, a.voter) {
 		r.hold(a.sample)
+		r.noteTrip(a.sample)
 	}
 	r.settle()
 }
