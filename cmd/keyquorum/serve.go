@@ -27,6 +27,7 @@ type serveCommand struct {
 
 	Region  string `placeholder:"NAME" help:"Where this node is."`
 	Replica bool   `help:"Never become a voter: hold a copy and verify."`
+	Timing  timing `default:"lan" placeholder:"lan" help:"How far the voters are from each other: lan (a majority within 50 ms, there and back) or wan (further); the same on every node. Default: lan."`
 
 	SnapshotThreshold count         `default:"16384" placeholder:"16384" help:"Log entries after which a snapshot is taken. Default: 16384."`
 	SnapshotInterval  time.Duration `default:"2m" placeholder:"2m" help:"How often to look, within up to twice that, whether a snapshot is due. Default: 2m."`
@@ -121,7 +122,7 @@ func (c *serveCommand) config(keyring *seal.Keyring, log *slog.Logger, conns int
 		RPCListen: string(c.Listen), RaftListen: string(c.RaftListen), GossipListen: string(c.GossipListen),
 		ProbeListen: string(c.ProbeListen), Advertise: c.Advertise, Seeds: c.Join,
 		SnapshotThreshold: uint64(c.SnapshotThreshold), SnapshotInterval: c.SnapshotInterval,
-		TrailingLogs: uint64(c.TrailingLogs), MaxConns: conns, Logger: log,
+		TrailingLogs: uint64(c.TrailingLogs), MaxConns: conns, Timing: c.Timing.of(), Logger: log,
 	}
 }
 

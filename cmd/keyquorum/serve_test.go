@@ -116,7 +116,7 @@ func TestThreeNodesByHand(t *testing.T) {
 	for _, sh := range []*shell{second, third} { // they join by themselves
 		wants(t, sh.must(0, "cluster", "init", "--wait", "20s").out, "already")
 	}
-	wants(t, third.must(0, "cluster", "settings", "get").out, "default-ttl        10m0s", "mode               overlap", "forget-after       never")
+	wants(t, third.must(0, "cluster", "settings", "get").out, "default-ttl        10m0s", "mode               overlap", "forget-after       never", "leader-region      anywhere", "max-staleness      5s")
 	token := strings.TrimSpace(second.must(0, "issue", "ada").out)
 	for _, n := range []*served{n1, n2, n3} {
 		awaitVerdict(t, at(t, n.rpc), token, 0)
@@ -125,6 +125,10 @@ func TestThreeNodesByHand(t *testing.T) {
 	wants(t, first.must(2, "cluster", "settings", "set").errors, "at least one setting")
 	wants(t, first.must(2, "cluster", "settings", "set", "--mode", "lax").errors, "neither overlap nor strict")
 	wants(t, first.must(1, "cluster", "settings", "set", "--min-ttl", "48h").errors, "settings.maxTtl: must not be below")
+
+	wants(t, first.must(0, "cluster", "settings", "set", "--leader-region", "eu").out, "leader-region      eu")
+	wants(t, first.must(0, "cluster", "settings", "set", "--leader-region=").out, "leader-region      anywhere")
+	wants(t, first.must(1, "cluster", "settings", "set", "--max-staleness", "10s").errors, "settings.maxStaleness: is set when the cluster is founded")
 
 	awaitVoters(t, first, 3)
 	wants(t, first.must(0, "cluster", "members").out, "n1    leader  eu", "n2    voter", "n3    voter")
@@ -180,19 +184,29 @@ func awaitThat(t *testing.T, ok func() bool) {
 
 func TestServeTellsAllThatIsWrongAtOnce(t *testing.T) {
 	r := (&shell{t: t}).must(2, "serve", "--listen", "nowhere", "--raft-listen", ":7401", "--name", "a\nb", "--log-level", "loud",
-		"--log-format", "xml", "--join", "one:1,two", "--region", "\x01", "--advertise", "http://n1", "--snapshot-interval", "10ms")
+		"--log-format", "xml", "--join", "one:1,two", "--region", "\x01", "--advertise", "http://n1", "--snapshot-interval", "10ms", "--timing", "moon")
 	wants(t, r.errors,
 		`--listen: "nowhere" is not HOST:PORT`,
 		`--log-level: "loud" is none of debug, info, warn, error`, `--log-format: "xml" is neither text nor json`,
 		`--join: "two" is not HOST:PORT`, "--name: must not contain control characters", "--region: must not",
 		"--data-dir: ", "--keyring: ", `--advertise: "http://n1" is no host`, "--insecure: there is no TLS",
-		"--snapshot-interval: must not be shorter than 1s",
+		"--snapshot-interval: must not be shorter than 1s", `--timing: "moon" is neither lan nor wan`,
 	)
 	r = (&shell{t: t}).must(2, "serve", "--insecure", "--data-dir", "d", "--keyring", "k", "--raft-listen", ":7401", "--gossip-listen", "[::]:7402")
 	wants(t, r.errors, "--raft-listen: :7401 is no address that other members could reach", "--gossip-listen: [::]:7402 is no address")
 	if strings.Contains(r.errors, "--listen") {
 		t.Error(r.errors)
 	}
+}
+
+func TestAClusterOverAWANIsFoundedWithAWiderBound(t *testing.T) {
+	dir := t.TempDir()
+	(&shell{t: t}).must(0, "keyring", "init", filepath.Join(dir, "keyring"))
+	n1 := serveNode(t, dir, "n1", "--config", settingsIn(t, "region: eu\ntiming: wan\n"))
+	here := at(t, n1.rpc)
+	wants(t, here.must(1, "cluster", "init", "--max-staleness", "5s").errors, "settings.maxStaleness: must be at least 20s: 10 times this node's heartbeat")
+	here.must(0, "cluster", "init", "--wait", "20s", "--leader-region", "eu")
+	wants(t, here.must(0, "cluster", "settings", "get").out, "leader-region      eu", "max-staleness      20s")
 }
 
 func TestServeSaysWhyItCannotStart(t *testing.T) {

@@ -37,6 +37,7 @@ func (s *settings) mappers() kong.Option {
 			mapper(s, parseCount),
 			mapper(s, parseHostPort),
 			mapper(s, parseHostPorts),
+			mapper(s, parseTiming),
 			mapper(s, parseLogLevel),
 			mapper(s, parseLogFormat),
 			mapper(s, parseConsistency),

@@ -19,8 +19,8 @@ import (
 const (
 	// Patience is how long a leader leads, and how long a voter must have done well, before leadership is handed over.
 	Patience = 10 * time.Second
-	// longest is the longest time between two attempts at the same voter: each waits twice as long as the one before, and
-	// is forgotten after this time.
+	// longest is the longest time between two attempts at the same voter: each waits twice as long as the one before. One
+	// after which there was peace for twice this time is forgotten.
 	longest = 10 * time.Minute
 	// interval is the time between two looks.
 	interval = time.Second
@@ -145,7 +145,7 @@ func (p *Placement) due(id string) bool {
 	last, tried := p.attempts[id]
 	ago := time.Since(last.at)
 	switch {
-	case !tried || ago >= longest:
+	case !tried || ago >= 2*longest:
 		p.attempts[id] = attempt{at: time.Now(), pause: Patience}
 		return true
 	case ago >= last.pause:
