@@ -22,6 +22,8 @@ const (
 	refreshGap = 250 * time.Millisecond
 	// probeTimeout bounds the asking of one node for the members.
 	probeTimeout = time.Second
+	// furtherAsked is how many nodes are asked for the leader where the first knows none.
+	furtherAsked = 4
 	// recently is how long a node that answered well counts for one that does well.
 	recently = 2 * refreshEvery
 	// maxMembers is the most that are believed to be in a cluster. A member's six texts have 256 bytes each at most.
@@ -95,6 +97,7 @@ func (c *Client) refresh(ctx context.Context) bool {
 		}
 		agreed := slices.ContainsFunc(heard, func(o *membership) bool { return slices.Equal(o.addresses, m.addresses) })
 		if agreed || len(heard) == 0 && !m.dropsHealthy {
+			c.findLeader(ctx, m, tried)
 			c.adopt(m)
 			return true
 		}
@@ -105,6 +108,38 @@ func (c *Client) refresh(ctx context.Context) bool {
 		return true
 	}
 	return false
+}
+
+// findLeader asks some nodes more where the one that is believed of the members knows no leader: it may be cut off from the
+// others, and a write that it refuses is not always safe to send on.
+func (c *Client) findLeader(ctx context.Context, m *membership, tried []*node) {
+	for range furtherAsked {
+		if m.leader != nil || ctx.Err() != nil {
+			return
+		}
+		n := c.nextToTell(tried)
+		if n == nil {
+			return
+		}
+		tried = append(tried, n)
+		res, err := c.members(ctx, n)
+		if err != nil {
+			continue
+		}
+		if other := c.membership(n, res); other != nil && other.leader != nil {
+			m.leader = m.at(other.leader.address)
+		}
+	}
+}
+
+// at gives the member with the address; nil if there is none.
+func (m *membership) at(address string) *node {
+	for _, n := range slices.Concat(m.near, m.far) {
+		if n.address == address {
+			return n
+		}
+	}
+	return nil
 }
 
 // nextToTell counts a request in at the node to ask for the members. Every other look-up begins with a seed, each in its
