@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"time"
 
@@ -19,25 +18,19 @@ import (
 
 // peers asks other nodes.
 type peers struct {
-	http *http.Client
+	http  *http.Client
+	dials *dials
 	// address finds a member's RPC address by its id.
 	address func(id string) (string, bool)
 }
-
-type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
 // newPeers makes a client that speaks HTTP/2 without TLS to each peer, over one connection each.
 func newPeers(dial dialFunc, address func(string) (string, bool)) *peers {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	return &peers{address: address, http: &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := dial(ctx, network, addr)
-			if err != nil {
-				return nil, &dialError{err}
-			}
-			return conn, nil
-		},
+	dials := newDials(dial)
+	return &peers{address: address, dials: dials, http: &http.Client{Transport: &http.Transport{
+		DialContext:     dials.connect,
 		Protocols:       protocols,
 		IdleConnTimeout: time.Minute,
 		HTTP2: &http.HTTP2Config{
@@ -48,13 +41,10 @@ func newPeers(dial dialFunc, address func(string) (string, bool)) *peers {
 	}}}
 }
 
-// dialError tells that a request was never sent.
-type dialError struct{ err error }
-
-func (e *dialError) Error() string { return e.err.Error() }
-func (e *dialError) Unwrap() error { return e.err }
-
-func (p *peers) close() { p.http.CloseIdleConnections() }
+func (p *peers) close() {
+	p.http.CloseIdleConnections()
+	p.dials.close()
+}
 
 func (p *peers) peer(address string) peerv1connect.PeerServiceClient {
 	return peerv1connect.NewPeerServiceClient(p.http, "http://"+address)
