@@ -44,8 +44,8 @@ type rounds struct {
 	*Clock
 	voters  []string
 	samples map[string]Sample
-	asking  map[string]bool // voters whose measurement is under way
-	unheard map[string]bool // voters that are new, until their first measurement ends
+	asking  map[string]bool            // voters whose measurement is under way
+	unheard map[string]bool            // voters that are new, until their first measurement ends
 	took    map[string][]time.Duration // the latest round trips of each voter
 	answers chan answer
 	report  *report

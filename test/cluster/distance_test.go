@@ -16,13 +16,14 @@ import (
 	"github.com/keyquorum/keyquorum/test/cluster"
 )
 
-// places are the simulated regions, and trips the round trips between them. Within a region there is no distance.
-var (
-	places = []string{"eu", "us", "ap"}
-	trips  = map[[2]string]time.Duration{
-		{"eu", "us"}: 80 * time.Millisecond, {"us", "ap"}: 150 * time.Millisecond, {"eu", "ap"}: 250 * time.Millisecond,
-	}
-)
+const ms = time.Millisecond
+
+// trips are the round trips between the simulated regions. Within a region there is no distance.
+var trips = map[[2]string]time.Duration{
+	{"eu", "us"}: 80 * ms, {"us", "ap"}: 150 * ms, {"eu", "ap"}: 250 * ms,
+	{"us", "sa"}: 120 * ms, {"eu", "sa"}: 190 * ms, {"ap", "sa"}: 250 * ms,
+	{"eu", "in"}: 120 * ms, {"us", "in"}: 220 * ms, {"ap", "in"}: 90 * ms, {"sa", "in"}: 250 * ms,
+}
 
 func tripBetween(a, b string) time.Duration { return trips[[2]string{a, b}] + trips[[2]string{b, a}] }
 
@@ -37,7 +38,17 @@ type layout struct {
 	majority, farthest time.Duration
 }
 
-// world is a cluster that is spread over the places, with an application in each.
+// places are the regions in which there is a member.
+func (l layout) places() (places []string) {
+	for _, place := range slices.Concat(l.voters, l.replicas) {
+		if !slices.Contains(places, place) {
+			places = append(places, place)
+		}
+	}
+	return places
+}
+
+// world is a cluster that is spread over regions, with an application in each.
 type world struct {
 	*cluster.Cluster
 	t    *testing.T
@@ -59,7 +70,7 @@ func spreadOut(t *testing.T, l layout) *world {
 		Settings: &v1.Settings{WantedVoters: &wanted, LeaderRegion: &l.leader},
 	})
 	w := &world{Cluster: c, t: t, apps: make(map[string]*client.Client)}
-	for _, place := range places {
+	for _, place := range l.places() {
 		for i, there := range where {
 			c.Net.Delay("app-"+place, fmt.Sprintf("n%d", i+1), tripBetween(place, there)/2)
 		}
@@ -153,15 +164,16 @@ func (w *world) measure(place string) (c cost) {
 	return c
 }
 
-const ms = time.Millisecond
-
 // layouts are those of docs/REGIONS.md.
 var layouts = []layout{
-	{name: "three voters, one in each region", voters: places, leader: "eu", timing: node.WAN(), majority: 80 * ms, farthest: 250 * ms},
-	{name: "three voters, one in each region", voters: places, leader: "us", timing: node.WAN(), majority: 80 * ms, farthest: 150 * ms},
-	{name: "three voters, one in each region", voters: places, leader: "ap", timing: node.WAN(), majority: 150 * ms, farthest: 250 * ms},
-	{name: "five voters, two in eu, two in us, one in ap", voters: []string{"eu", "eu", "us", "us", "ap"}, leader: "us", timing: node.WAN(), majority: 80 * ms, farthest: 150 * ms},
-	{name: "three voters in eu, a replica in us and one in ap", voters: []string{"eu", "eu", "eu"}, replicas: []string{"us", "ap"}, leader: "eu", timing: node.LAN(), farthest: 250 * ms},
+	{name: "one region: three voters", voters: []string{"eu", "eu", "eu"}, leader: "eu", timing: node.LAN()},
+	{name: "three regions: three voters in eu, replicas in us and ap", voters: []string{"eu", "eu", "eu"}, replicas: []string{"us", "ap"}, leader: "eu", timing: node.LAN(), farthest: 250 * ms},
+	{name: "three regions: a voter in each", voters: []string{"eu", "us", "ap"}, leader: "eu", timing: node.WAN(), majority: 80 * ms, farthest: 250 * ms},
+	{name: "three regions: a voter in each", voters: []string{"eu", "us", "ap"}, leader: "us", timing: node.WAN(), majority: 80 * ms, farthest: 150 * ms},
+	{name: "three regions: a voter in each", voters: []string{"eu", "us", "ap"}, leader: "ap", timing: node.WAN(), majority: 150 * ms, farthest: 250 * ms},
+	{name: "three regions: two voters in eu and us, one in ap", voters: []string{"eu", "eu", "us", "us", "ap"}, leader: "us", timing: node.WAN(), majority: 80 * ms, farthest: 150 * ms},
+	{name: "five regions: a voter in eu, us and ap, replicas in sa and in", voters: []string{"eu", "us", "ap"}, replicas: []string{"sa", "in"}, leader: "us", timing: node.WAN(), majority: 80 * ms, farthest: 220 * ms},
+	{name: "five regions: a voter in each", voters: []string{"eu", "us", "ap", "sa", "in"}, leader: "us", timing: node.WAN(), majority: 120 * ms, farthest: 220 * ms},
 }
 
 // A round trip over the network is all that anything takes here: time is virtual. docs/PERFORMANCE.md has the table that
@@ -173,7 +185,7 @@ func TestWhatDistanceCosts(t *testing.T) {
 		t.Run(l.name+", led from "+l.leader, func(t *testing.T) {
 			in(t, func(t *testing.T) {
 				w := spreadOut(t, l)
-				for _, place := range places {
+				for _, place := range l.places() {
 					c := w.measure(place)
 					fmt.Fprintf(&table, "| %s | %s | %s | %s | %s | %s | %s | %s |\n", l.name, l.leader, place,
 						inMillis(c.issue), inMillis(c.revoke), inMillis(c.bounded), inMillis(c.linearizable), inMillis(c.stale))
@@ -214,7 +226,7 @@ func TestWhatLosingTheLeadersRegionCosts(t *testing.T) {
 	for name, timing := range map[string]node.Timing{"lan": node.LAN(), "wan": node.WAN()} {
 		t.Run(name, func(t *testing.T) {
 			in(t, func(t *testing.T) {
-				w := spreadOut(t, layout{voters: places, leader: "eu", timing: timing})
+				w := spreadOut(t, layout{voters: []string{"eu", "us", "ap"}, leader: "eu", timing: timing})
 				var took []time.Duration
 				for range 9 {
 					lost := w.Members()[0]
