@@ -227,11 +227,13 @@ func TestWhatLosingTheLeadersRegionCosts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			in(t, func(t *testing.T) {
 				w := spreadOut(t, layout{voters: []string{"eu", "us", "ap"}, leader: "eu", timing: timing})
+				lost := w.Members()[0]
+				token := lost.MustIssue(t, "eve", time.Hour)
+				w.AwaitAgreed()
 				var took []time.Duration
 				for range 9 {
-					lost := w.Members()[0]
 					w.Partition(lost)
-					took = append(took, w.untilIssued(lost))
+					took = append(took, w.untilIssued(lost, token))
 					w.Heal()
 					w.handBack(lost)
 				}
@@ -259,8 +261,9 @@ func (w *world) handBack(to *cluster.Member) {
 	time.Sleep(5 * time.Second)
 }
 
-// untilIssued gives how long it takes until one of the members but lost issues a token: each is asked every 10 ms.
-func (w *world) untilIssued(lost *cluster.Member) time.Duration {
+// untilIssued gives how long it takes until one of the members but lost issues a token: each is asked every 10 ms. They all
+// have to verify all the while.
+func (w *world) untilIssued(lost *cluster.Member, token string) time.Duration {
 	w.t.Helper()
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(w.t.Context(), cluster.Patience)
@@ -270,6 +273,9 @@ func (w *world) untilIssued(lost *cluster.Member) time.Duration {
 		for _, m := range w.Running() {
 			if m == lost {
 				continue
+			}
+			if got := m.MustVerify(w.t, token); got != valid {
+				w.t.Errorf("at %s while there is no leader: %v", m.Host, got)
 			}
 			go func() {
 				if _, err := m.Issue(ctx, "ada", time.Minute); err == nil {
