@@ -2,7 +2,7 @@ package node
 
 import (
 	"context"
-	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 )
@@ -52,22 +52,20 @@ func (n *Node) misfits() (found []fit) {
 // tell names the better setting.
 func (n *Node) tell(f fit) {
 	trip, _ := n.majorityTrip()
-	timing, bound := n.cfg.Timing, n.fsm.View().Settings().MaxStaleness
+	measured := slog.Duration("round_trip", trip.Round(100*time.Microsecond))
+	heartbeat := slog.Duration("heartbeat", n.cfg.Timing.Heartbeat)
 	switch f {
 	case tooShort:
-		n.log.Warn(fmt.Sprintf("timing is %s, but a majority of the voters is %v away: set timing to wan", timing.name(), rounded(trip)),
-			"round-trip", trip, "heartbeat", timing.Heartbeat)
+		n.log.Warn("timing is lan, but a majority of the voters is too far away for that: set timing to wan", measured, heartbeat)
 	case tooLong:
-		n.log.Info(fmt.Sprintf("timing is %s, but a majority of the voters is only %v away: lan would notice sooner that the leader is lost", timing.name(), rounded(trip)),
-			"round-trip", trip, "heartbeat", timing.Heartbeat)
+		n.log.Info("timing is wan, but a majority of the voters is near: lan would notice sooner that the leader is lost", measured, heartbeat)
 	case outlasts:
-		n.log.Warn(fmt.Sprintf("timing is %s, with which a lost leader can be missed for so long that this node stops verifying: the cluster was founded with a max-staleness of %v, and %v would go with this timing; set timing to lan if the voters are near, else found a cluster anew with a longer one",
-			timing.name(), bound, timing.staleness()), "heartbeat", timing.Heartbeat)
+		n.log.Warn("timing is wan, in a cluster that was founded with a max-staleness for lan: losing the leader can interrupt verifications here; "+
+			"if the voters are near, set timing to lan; else found a cluster anew with a longer one",
+			slog.Duration("max_staleness", n.fsm.View().Settings().MaxStaleness), slog.Duration("at_least", n.cfg.Timing.staleness()), heartbeat)
 	case fits:
 	}
 }
-
-func rounded(d time.Duration) time.Duration { return d.Round(100 * time.Microsecond) }
 
 // majorityTrip gives the round trip from this node to the voter that completes a majority with it; false where it does not
 // vote, votes alone, or has not measured enough of the others.

@@ -53,16 +53,10 @@ func newMetrics(n *Node) *metrics {
 		_, known := n.clock.Now()
 		return truth(known)
 	})
-	n.cfg.Registry.MustRegister(&perVoter{
-		node: n, measured: func() map[string]time.Duration { return n.clock.Offsets() },
-		desc: prometheus.NewDesc("keyquorum_clock_offset_seconds",
-			"How far a voter's wall clock is ahead of the cluster's time, as this node measured it.", []string{"voter"}, nil),
-	})
-	n.cfg.Registry.MustRegister(&perVoter{
-		node: n, measured: func() map[string]time.Duration { return n.clock.RoundTrips() },
-		desc: prometheus.NewDesc("keyquorum_round_trip_seconds",
-			"How long a question to a voter and the answer take at least, as this node measured it lately.", []string{"voter"}, nil),
-	})
+	n.perVoter("keyquorum_clock_offset_seconds", "How far a voter's wall clock is ahead of the cluster's time, as this node measured it.",
+		func() map[string]time.Duration { return n.clock.Offsets() })
+	n.perVoter("keyquorum_round_trip_seconds", "How long a question to a voter and the answer take at least, as this node measured it lately.",
+		func() map[string]time.Duration { return n.clock.RoundTrips() })
 	return &metrics{
 		batches: factory.NewHistogram(prometheus.HistogramOpts{
 			Name: "keyquorum_group_commit_commands", Help: "Commands in each log entry that this node proposed.",
@@ -142,6 +136,12 @@ type perVoter struct {
 	node     *Node
 	desc     *prometheus.Desc
 	measured func() map[string]time.Duration
+}
+
+// perVoter registers a gauge of what was measured of each voter.
+func (n *Node) perVoter(name, help string, measured func() map[string]time.Duration) {
+	desc := prometheus.NewDesc(name, help, []string{"voter"}, nil)
+	n.cfg.Registry.MustRegister(&perVoter{node: n, measured: measured, desc: desc})
 }
 
 // Describe implements prometheus.Collector.

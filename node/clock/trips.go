@@ -39,7 +39,7 @@ func (c *Clock) RoundTrips() map[string]time.Duration {
 
 // noteTrip takes note of how long a measurement took, and publishes what that makes of the voter's round trip.
 func (r *rounds) noteTrip(s Sample) {
-	took := append(r.took[s.Voter], 2*s.Err)
+	took := slices.Concat(r.took[s.Voter], []time.Duration{2 * s.Err})
 	r.took[s.Voter] = took[max(0, len(took)-keptTrips):]
 	trips := make(map[string]trip)
 	if last := r.trips.Load(); last != nil {

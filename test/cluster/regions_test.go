@@ -197,7 +197,7 @@ func TestATimingThatDoesNotGoWithTheDistanceIsReported(t *testing.T) {
 		}
 		spread(c, 120*time.Millisecond)
 		time.Sleep(time.Minute)
-		if n := log.count("level=WARN", "timing is lan", "120ms away: set timing to wan"); n != 3 {
+		if n := log.count("level=WARN", "timing is lan", "set timing to wan", "round_trip=120ms"); n != 3 {
 			t.Errorf("%d warnings, want one of each voter:\n%s", n, log.text.String())
 		}
 		time.Sleep(30 * time.Minute)
@@ -235,10 +235,10 @@ func TestATimingThatOutlastsTheBoundOnStalenessIsReported(t *testing.T) {
 			cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		}})
 		time.Sleep(30 * time.Second)
-		if n := log.count("level=WARN", "node=n3", "max-staleness of 5s", "set timing to lan"); n != 1 {
+		if n := log.count("level=WARN", "node=n3", "max_staleness=5s", "at_least=20s", "set timing to lan"); n != 1 {
 			t.Errorf("%d warnings of n3, want 1:\n%s", n, log.text.String())
 		}
-		if n := log.count("max-staleness of"); n != 1 {
+		if n := log.count("max_staleness="); n != 1 {
 			t.Errorf("%d warnings of all, want 1", n)
 		}
 	})
