@@ -335,6 +335,24 @@ func TestWritesGoToTheLeader(t *testing.T) {
 	})
 }
 
+func TestANodeThatKnowsNoLeaderDoesNotKeepWritesFromIt(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		cutOff := f.nodes[2]
+		cutOff.region = "west"
+		f.enlist(f.nodes...)
+		cutOff.believe(&v1.MembersResponse{Members: f.members.GetMembers()})
+		c := f.client(client.WithRegion("west"))
+		verify(t, c)
+		rest(2 * time.Second)
+		for range 30 {
+			rest(time.Second)
+			if res, err := c.Revoke(t.Context(), &v1.RevokeRequest{Subject: "alice"}); err != nil || res.GetKeyId() != f.nodes[0].host {
+				t.Errorf("revoked by %q, want the leader: %v", res.GetKeyId(), err)
+			}
+		}
+	})
+}
+
 func TestAWriteWaitsForALeaderToBeElected(t *testing.T) {
 	sail(t, 3, func(t *testing.T, f *fleet) {
 		for _, n := range f.nodes {
