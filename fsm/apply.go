@@ -5,20 +5,20 @@ import "time"
 // entry applies an entry's commands in order, all at the log's time, which the entry may move forward.
 func (d *draft) entry(position uint64, e Entry) []Result {
 	d.changed = true
-	d.position = position
-	if !e.Time.IsZero() {
+	d.position, d.timed = position, !e.Time.IsZero()
+	if d.timed {
 		d.now = max(d.now, e.Time.UnixMilli())
 	}
 	results := make([]Result, len(e.Commands))
 	for i := range e.Commands {
-		results[i] = d.command(&e.Commands[i], !e.Time.IsZero())
+		results[i] = d.command(&e.Commands[i])
 	}
 	return results
 }
 
-func (d *draft) command(c *Command, timed bool) Result {
+func (d *draft) command(c *Command) Result {
 	var r Result
-	refusal := d.admit(c, timed)
+	refusal := d.admit(c)
 	if refusal == nil {
 		refusal = d.op(c.Op, &r)
 	}
@@ -42,14 +42,14 @@ func binds(op Op) bool {
 }
 
 // admit refuses what does not depend on any user.
-func (d *draft) admit(c *Command, timed bool) *Refusal {
+func (d *draft) admit(c *Command) *Refusal {
 	_, founding := c.Op.(Found)
 	switch {
 	case founding && d.founded():
 		return &Refusal{Code: CodeFounded, Message: "the cluster has been founded already"}
 	case !founding && !d.founded():
 		return &Refusal{Code: CodeNotFounded, Message: "the cluster has not been founded yet"}
-	case NeedsTime(c.Op) && !timed:
+	case NeedsTime(c.Op) && !d.timed:
 		return &Refusal{Code: CodeNeedTime, Message: "the cluster's time is not known"}
 	}
 	return c.check()

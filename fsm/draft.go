@@ -10,6 +10,8 @@ type draft struct {
 	events  *cowtree.Edit[event, event]
 	idle    *cowtree.Edit[event, event]
 	changed bool
+	// timed says that the entry at hand carries a time.
+	timed bool
 }
 
 func edit(v *View) *draft {

@@ -197,7 +197,7 @@ func TestRevokeDeletesAllKeysAndMakesOne(t *testing.T) {
 		t.Fatalf("result %+v", res)
 	}
 	r.wantKeys("ada", 3)
-	r.wantIdle("ada", at(12)) // the log's time: the entry had none
+	r.wantIdle("ada", at(71)) // when the tokens would have ended: the entry has no time, and the log's may be long past
 	for _, id := range []KeyID{first, second} {
 		if _, ok := r.View().Key("ada", id); ok {
 			t.Fatalf("%v is still there", id)
@@ -205,6 +205,22 @@ func TestRevokeDeletesAllKeysAndMakesOne(t *testing.T) {
 	}
 	if _, ok := r.View().NextDue(); ok {
 		t.Fatal("something of a revoked user is due")
+	}
+	r.ok(at(13), Revoke{Subject: "ada", Candidate: *r.cand()})
+	r.wantIdle("ada", at(13))
+}
+
+// A leader that does not know the time goes on revoking and rotating, for as long as that takes. Nobody is forgotten for it.
+func TestNobodyIsForgottenForATimeThatNobodyKnew(t *testing.T) {
+	r := newRig(t, func(s *Settings) { s.ForgetAfter = time.Minute })
+	for _, user := range []string{"ada", "bob"} {
+		r.issue(at(0), user, 600)
+	}
+	r.ok(time.Time{}, Revoke{Subject: "ada", Candidate: *r.cand()}) // at 100, say
+	r.ok(time.Time{}, Rotate{Subject: "bob", Candidate: *r.cand()})
+	r.expire(at(101))
+	if n := r.View().UserCount(); n != 2 {
+		t.Errorf("%d users", n)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 type model struct {
 	now      int64
 	revision uint64
+	timed    bool // whether the entry at hand has a time
 	settings Settings
 	users    map[string]*modelUser
 	members  map[string]bool // whether the id is a member's; false if it was removed
@@ -57,10 +58,20 @@ func (u *modelUser) idleFrom() int64 {
 	return end
 }
 
-// bury ends the tokens of a key that is deleted.
-func (u *modelUser) bury(k *modelKey, now int64) {
+// bury ends the tokens of a key that is deleted: now, if anybody knows when that is.
+func (m *model) bury(u *modelUser, k *modelKey) {
 	for _, exp := range k.tokens {
-		u.ended = max(u.ended, min(exp, now))
+		if m.timed {
+			exp = min(exp, m.now)
+		}
+		u.ended = max(u.ended, exp)
+	}
+}
+
+// settle corrects what was buried without a time.
+func (m *model) settle(u *modelUser) {
+	if m.timed {
+		u.ended = min(u.ended, m.now)
 	}
 }
 
@@ -95,6 +106,7 @@ func (m *model) holders() (members, former []string) {
 }
 
 func (m *model) apply(op Op, timed bool) outcome {
+	m.timed = timed
 	switch op := op.(type) {
 	case Issue:
 		if !timed {
@@ -112,8 +124,9 @@ func (m *model) apply(op Op, timed bool) outcome {
 	case Revoke:
 		return m.change(op.Subject, op.Expected, func(u *modelUser) outcome {
 			for _, k := range u.keys() {
-				u.bury(k, m.now)
+				m.bury(u, k)
 			}
+			m.settle(u)
 			u.active, u.retiring = m.newKey(op.Candidate), nil
 			return outcome{key: u.active.id}
 		})
@@ -229,8 +242,9 @@ func (m *model) rotate(u *modelUser, c Candidate) {
 	if m.settings.Mode == Overlap && u.active.latest() > m.now {
 		u.retiring = append(u.retiring, u.active)
 	} else {
-		u.bury(u.active, m.now)
+		m.bury(u, u.active)
 	}
+	m.settle(u)
 	u.active = m.newKey(c)
 }
 
@@ -266,7 +280,7 @@ func (m *model) expireItem(u *modelUser, item ExpireItem, done *Expired) bool {
 	if i < 0 {
 		return false
 	}
-	u.bury(u.retiring[i], m.now)
+	m.bury(u, u.retiring[i])
 	u.retiring = slices.Delete(u.retiring, i, i+1)
 	m.revision++
 	done.Deleted++

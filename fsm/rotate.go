@@ -26,7 +26,7 @@ func (d *draft) rotated(u *User, c Candidate) User {
 		next.Retiring = slices.Concat(u.Retiring, []Key{u.Active})
 	}
 	next.Active = d.newKey(c)
-	next.settle(d.now)
+	d.settle(&next)
 	return next
 }
 
@@ -37,7 +37,7 @@ func (d *draft) revoke(op Revoke, r *Result) *Refusal {
 		return refusal
 	}
 	next := User{Subject: u.Subject, Active: d.newKey(op.Candidate), IdleFrom: u.IdleFrom}
-	next.settle(d.now)
+	d.settle(&next)
 	d.put(u, &next)
 	r.Key = next.Active
 	return nil
@@ -58,10 +58,13 @@ func (d *draft) forget(u *User) {
 	d.revision++
 }
 
-// settle brings IdleFrom back where tokens died with their keys: nothing lives longer than the keys that are
-// left, or than now where they have nothing left.
-func (u *User) settle(now int64) {
-	last := max(now, u.Active.Latest*1000)
+// settle brings IdleFrom back where tokens died with their keys: nothing lives longer than the keys that are left, or than
+// now where they have nothing left. In an entry without a time nobody knows when that is: the log's own may be long past.
+func (d *draft) settle(u *User) {
+	if !d.timed {
+		return
+	}
+	last := max(d.now, u.Active.Latest*1000)
 	for i := range u.Retiring {
 		last = max(last, u.Retiring[i].Latest*1000)
 	}
