@@ -29,7 +29,7 @@ type keys struct {
 	may, must int64
 	// retired are the retiring keys, as text: states are compared.
 	retired string
-	// touched is when the user was last seen to change, for what is forgotten.
+	// touched is when the user last certainly had a live token, for what is forgotten: a new key alone changes nothing in that.
 	touched int64
 }
 
@@ -101,7 +101,6 @@ func (k keys) isRetired(key uint64) bool {
 // fresh makes key the active one.
 func (k keys) fresh(key uint64, o *Op) keys {
 	k.status, k.active, k.floor, k.may, k.must = known, key, max(k.floor, key), 0, 0
-	k.touched = o.Began.UnixMilli()
 	return k
 }
 
