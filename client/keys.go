@@ -15,8 +15,8 @@ func (c *Client) Rotate(ctx context.Context, req *v1.RotateRequest) (*v1.RotateR
 
 // Revoke deletes all keys of the subject and makes a new one. When it has returned, no node calls a token valid that was
 // issued before (a verification that asked for STALE_OK aside), also where nodes are cut off: then it takes as long as it
-// takes until those refuse by themselves. With an error, ErrNotFound and ErrConflict aside, some node may still. ExpectedKeyId
-// works as in Rotate.
+// takes until those refuse by themselves. With ErrConflict nothing was revoked; with any other
+// error than that and ErrNotFound, it may have been, and some node may still accept it. ExpectedKeyId works as in Rotate.
 func (c *Client) Revoke(ctx context.Context, req *v1.RevokeRequest) (*v1.RevokeResponse, error) {
 	return call(ctx, c, operation{"Revoke", expecting(req.GetExpectedKeyId()), ending}, req,
 		func(n *node) procedure[v1.RevokeRequest, v1.RevokeResponse] { return n.keys.Revoke })

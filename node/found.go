@@ -59,6 +59,10 @@ func (n *Node) Init(ctx context.Context, by rpc.Caller, req *v1.InitRequest) (*v
 func (n *Node) foundingSettings(asked *v1.Settings) (fsm.Settings, error) {
 	defaults := fsm.DefaultSettings()
 	least := n.cfg.Timing.staleness()
+	if least > fsm.MaxStalenessLimit {
+		return defaults, fault.Invalid("settings.maxStaleness", fmt.Sprintf("would have to be %v, %d times this node's heartbeat, and can be %v at most: "+
+			"found the cluster at a node with a shorter heartbeat", least, heartbeats, fsm.MaxStalenessLimit))
+	}
 	defaults.MaxStaleness = max(defaults.MaxStaleness, least)
 	settings := rpc.FoundingSettings(asked, defaults)
 	if err := settings.Validate(); err != nil {

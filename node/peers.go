@@ -34,9 +34,10 @@ func newPeers(dial dialFunc, address func(string) (string, bool)) *peers {
 		Protocols:       protocols,
 		IdleConnTimeout: time.Minute,
 		HTTP2: &http.HTTP2Config{
-			// A peer that is cut off says nothing: ask whether it is there.
-			SendPingTimeout: 5 * time.Second,
-			PingTimeout:     2 * time.Second,
+			// A peer that is cut off says nothing: ask whether it is there, so that there is another connection while the
+			// state is still fresh.
+			SendPingTimeout: time.Second,
+			PingTimeout:     1500 * time.Millisecond,
 		},
 	}}}
 }
@@ -100,7 +101,7 @@ func (p *peers) tick(ctx context.Context, leader string, req *peerv1.TickRequest
 	}
 	res, err := p.peer(address).Tick(ctx, connect.NewRequest(req))
 	if err != nil {
-		return 0, fmt.Errorf("%w that answers at %s (%w)", fault.ErrNoLeader, address, err)
+		return 0, fmt.Errorf("ask the leader at %s for a tick: %w", address, err)
 	}
 	return res.Msg.GetPosition(), nil
 }

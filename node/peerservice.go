@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -79,13 +80,18 @@ func (n *Node) Tick(ctx context.Context, req *peerv1.TickRequest) (*peerv1.TickR
 	return &peerv1.TickResponse{Position: position}, nil
 }
 
-// Applied implements rpc.Peers.
+// maxApplied is how long a question for a position is held open. Who asks, asks again.
+const maxApplied = time.Second
+
+// Applied implements rpc.Peers. Where the position does not come in time, the answer has an earlier one.
 func (n *Node) Applied(ctx context.Context, req *peerv1.AppliedRequest) (*peerv1.AppliedResponse, error) {
-	view, err := n.fsm.Wait(ctx, func(v *fsm.View) bool { return v.Position() >= req.GetPosition() })
-	if err != nil {
+	bounded, cancel := context.WithTimeout(ctx, maxApplied)
+	defer cancel()
+	_, err := n.fsm.Wait(bounded, func(v *fsm.View) bool { return v.Position() >= req.GetPosition() })
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return nil, err
 	}
-	return &peerv1.AppliedResponse{NodeId: n.cfg.ID, Position: view.Position()}, nil
+	return &peerv1.AppliedResponse{NodeId: n.cfg.ID, Position: n.fsm.View().Position()}, nil
 }
 
 // Challenge implements rpc.Peers.

@@ -46,9 +46,12 @@ func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits) *ed
 	var (
 		reads    = newRoom("read", limits.Reads)
 		writes   = newRoom("write", limits.Writes)
+		endings  = newRoom("revocation", limits.Revocations)
 		bulk     = newRoom("bulk", limits.Bulk)
 		forwards = newRoom("forwarded", limits.Forwards)
 		peers    = newRoom("peer", limits.Peers)
+		ticks    = newRoom("tick", limits.Peers)
+		applied  = newRoom("applied", limits.Peers)
 		few      = make(turns, limits.Turns)
 	)
 	routes := make(map[string]route)
@@ -56,12 +59,18 @@ func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits) *ed
 		switch {
 		case p == peerv1connect.PeerServiceForwardProcedure:
 			routes[p] = route{body: maxPeerBody, room: forwards}
+		case p == peerv1connect.PeerServiceTickProcedure:
+			routes[p] = route{body: maxPeerBody, room: ticks}
+		case p == peerv1connect.PeerServiceAppliedProcedure:
+			routes[p] = route{body: maxPeerBody, room: applied}
 		case isPeer(p):
 			routes[p] = route{body: maxPeerBody, room: peers}
 		case p == keyquorumv1connect.TokenServiceVerifyBatchProcedure:
 			routes[p] = route{body: maxBatchBody, room: bulk, turns: few}
 		case p == keyquorumv1connect.KeyServiceListProcedure:
 			routes[p] = route{body: maxBody, room: bulk, turns: few}
+		case p == keyquorumv1connect.KeyServiceRevokeProcedure, p == keyquorumv1connect.KeyServiceDeleteProcedure:
+			routes[p] = route{body: maxBody, room: endings}
 		case reading[p]:
 			routes[p] = route{body: maxBody, room: reads}
 		default:

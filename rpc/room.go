@@ -16,18 +16,21 @@ type Limits struct {
 	Reads int
 	// Writes are those that callers send; 1024.
 	Writes int
+	// Revocations are Revoke and Delete, which can take long; 512.
+	Revocations int
 	// Bulk are VerifyBatch and List; 64. Past it they are refused.
 	Bulk int
 	// Turns are those of Bulk that are carried out at a time, while the others wait; 8. They take the most memory.
 	Turns int
 	// Forwards are writes that other nodes pass on; 1024.
 	Forwards int
-	// Peers are what else nodes ask of each other; 256.
+	// Peers are what else nodes ask of each other; 256. Ticks and Applied, which freshness and revocation hang on, have
+	// as many places of their own each.
 	Peers int
 }
 
 func (l Limits) validate() error {
-	if min(l.Reads, l.Writes, l.Bulk, l.Turns, l.Forwards, l.Peers) < 0 {
+	if min(l.Reads, l.Writes, l.Revocations, l.Bulk, l.Turns, l.Forwards, l.Peers) < 0 {
 		return errors.New("rpc: Config.Limits must not be negative")
 	}
 	return nil
@@ -41,6 +44,7 @@ func (l Limits) withDefaults() Limits {
 	}
 	set(&l.Reads, 2048)
 	set(&l.Writes, 1024)
+	set(&l.Revocations, 512)
 	set(&l.Bulk, 64)
 	set(&l.Turns, 8)
 	set(&l.Forwards, 1024)

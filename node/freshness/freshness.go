@@ -28,8 +28,9 @@ import (
 const (
 	// perBound is how many rounds there are within the bound: one that is lost, and an election, leave the state fresh.
 	perBound = 5
-	// timeouts is how many times a round's time-out, and the patience of who waits for one, go into the bound.
-	timeouts, patiences = 4, 2
+	// patiences is how many times the patience with a round, of itself and of who waits for it, goes into the bound: where the
+	// log is slow, one that takes long still proves something, and after one that is lost there is time for another.
+	patiences = 2
 	// Gap is the shortest time from the start of one round to that of the next, unless it is an urgent one: forged tokens
 	// from the future cost a round in that time, however many there are.
 	Gap = 20 * time.Millisecond

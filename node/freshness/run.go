@@ -62,7 +62,7 @@ func (f *Freshness) keepGap(ctx context.Context, began time.Time, failed bool) b
 // once runs one round, and tells those who wait for it. One that nobody waits for makes way as soon as somebody does: the
 // leader is in no hurry with it.
 func (f *Freshness) once(ctx context.Context) bool {
-	bounded, cancel := context.WithTimeout(ctx, f.bound()/timeouts)
+	bounded, cancel := context.WithTimeout(ctx, f.bound()/patiences)
 	defer cancel()
 	begun := f.cfg.Mono()
 	r := f.take()

@@ -58,6 +58,9 @@ func (t *Ticks) Tick(ctx context.Context, asker string, waited bool) (uint64, er
 	if plant.On(plant.UncommittedTick) {
 		return t.cfg.View().Position(), nil
 	}
+	if !t.cfg.View().Holders().Member(asker) { // it costs no entry
+		return 0, fmt.Errorf("%w: node %s", fault.ErrNoSuchMember, asker)
+	}
 	k := t.join(waited, waited)
 	select {
 	case <-k.done:

@@ -3,6 +3,7 @@ package tokens
 import (
 	"context"
 	"encoding/base64"
+	"fmt"
 	"slices"
 	"time"
 
@@ -59,9 +60,15 @@ func (s *Service) Delete(ctx context.Context, origin fsm.Origin, req *v1.DeleteR
 	return &v1.DeleteResponse{Revision: res.Revision, Finality: finality}, nil
 }
 
-// end puts through the log what ends keys, and waits until that holds on all nodes. A refusal says that they have ended
-// before, by a call that may not have waited to the end: so it is an answer only once the same holds.
+// end puts through the log what ends keys, and waits until that holds on all nodes. A refusal can say that they have
+// ended before, by a call that may not have waited to the end: so it is an answer only once the same holds.
 func (s *Service) end(ctx context.Context, cmd fsm.Command) (fsm.Result, *v1.Finality, error) {
+	select {
+	case s.ending <- struct{}{}:
+		defer func() { <-s.ending }()
+	default:
+		return fsm.Result{}, nil, fmt.Errorf("%w: %d revocations wait for nodes that do not answer", fault.ErrOverloaded, cap(s.ending))
+	}
 	begun := time.Now()
 	res, refusal := s.cfg.Propose(ctx, cmd)
 	if res.Position == 0 { // nothing was applied

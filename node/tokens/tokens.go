@@ -49,12 +49,17 @@ type Service struct {
 	cfg Config
 	// waiting holds a place for each request that waits for a round.
 	waiting chan struct{}
+	// ending holds a place for each revocation under way.
+	ending chan struct{}
 }
+
+// maxEnding bounds the revocations under way at the leader: they can wait long, and leave room for other writes.
+const maxEnding = 512
 
 // New makes a Service.
 func New(cfg Config) *Service {
 	if cfg.MaxWaiters == 0 {
 		cfg.MaxWaiters = 1024
 	}
-	return &Service{cfg: cfg, waiting: make(chan struct{}, cfg.MaxWaiters)}
+	return &Service{cfg: cfg, waiting: make(chan struct{}, cfg.MaxWaiters), ending: make(chan struct{}, maxEnding)}
 }

@@ -64,7 +64,7 @@ type PeerServiceClient interface {
 	// Tick has the leader commit a tick that it proposes after the question came in, and gives its position. Whoever has
 	// applied that has all that was acknowledged anywhere before it asked.
 	Tick(context.Context, *connect.Request[v1.TickRequest]) (*connect.Response[v1.TickResponse], error)
-	// Applied answers once the asked node has applied a position of the log.
+	// Applied answers once the asked node has applied a position of the log, or after a second.
 	Applied(context.Context, *connect.Request[v1.AppliedRequest]) (*connect.Response[v1.AppliedResponse], error)
 	// Challenge gives what a proof to the asked node has to be bound to, for a few seconds: one that was overheard is of no
 	// use later.
@@ -204,7 +204,7 @@ type PeerServiceHandler interface {
 	// Tick has the leader commit a tick that it proposes after the question came in, and gives its position. Whoever has
 	// applied that has all that was acknowledged anywhere before it asked.
 	Tick(context.Context, *connect.Request[v1.TickRequest]) (*connect.Response[v1.TickResponse], error)
-	// Applied answers once the asked node has applied a position of the log.
+	// Applied answers once the asked node has applied a position of the log, or after a second.
 	Applied(context.Context, *connect.Request[v1.AppliedRequest]) (*connect.Response[v1.AppliedResponse], error)
 	// Challenge gives what a proof to the asked node has to be bound to, for a few seconds: one that was overheard is of no
 	// use later.
