@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,10 +14,8 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/hashicorp/raft"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/keyquorum/keyquorum/fsm"
-	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/node"
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
 	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1/peerv1connect"
@@ -38,7 +37,7 @@ func stranger(t *testing.T, c *cluster.Cluster) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-func url(m *cluster.Member) string { return "http://" + m.Host + ":7400" }
+func urlOf(m *cluster.Member) string { return "http://" + m.Host + ":7400" }
 
 // Whoever asks the leader, in vain, how far it has applied the log must not take the places of the members' own questions.
 func TestQuestionsForAPositionThatNeverComesLeaveTheNodesFresh(t *testing.T) {
@@ -50,7 +49,7 @@ func TestQuestionsForAPositionThatNeverComesLeaveTheNodesFresh(t *testing.T) {
 		var askers sync.WaitGroup
 		defer askers.Wait()
 		defer cancel()
-		asks := peerv1connect.NewPeerServiceClient(stranger(t, c), url(c.Leader()))
+		asks := peerv1connect.NewPeerServiceClient(stranger(t, c), urlOf(c.Leader()))
 		for range 256 {
 			askers.Go(func() {
 				for ctx.Err() == nil {
@@ -75,8 +74,8 @@ func TestRevocationsThatAreWaitedOutLeaveRoomForOtherWrites(t *testing.T) {
 		leader.MustIssue(t, "ada", time.Hour)
 		c.Kill(c.Follower())
 		api := stranger(t, c)
-		keys := keyquorumv1connect.NewKeyServiceClient(api, url(leader))
-		tokens := keyquorumv1connect.NewTokenServiceClient(api, url(leader))
+		keys := keyquorumv1connect.NewKeyServiceClient(api, urlOf(leader))
+		tokens := keyquorumv1connect.NewTokenServiceClient(api, urlOf(leader))
 		var revokers sync.WaitGroup
 		defer revokers.Wait()
 		for i := range 1024 { // 164 a second, say
@@ -134,7 +133,7 @@ func TestAStrangerHasNoTicksCommitted(t *testing.T) {
 		c := cluster.New(t, 3, cluster.Options{})
 		slowLinks(c, time.Millisecond)
 		leader := c.Leader()
-		asks := peerv1connect.NewPeerServiceClient(stranger(t, c), url(leader))
+		asks := peerv1connect.NewPeerServiceClient(stranger(t, c), urlOf(leader))
 		before := leader.View().Position()
 		for start := time.Now(); time.Since(start) < 4*time.Second; {
 			_, err := asks.Tick(t.Context(), connect.NewRequest(&peerv1.TickRequest{NodeId: "nobody", Waited: true}))
@@ -166,7 +165,7 @@ func (d *slow) StoreLog(log *raft.Log) error { return d.StoreLogs([]*raft.Log{lo
 
 // A leader's disk that takes a while, and stays within the bound, makes writes slow and leaves verification as it is.
 func TestALeaderWhoseDiskIsSlowLeavesTheNodesFresh(t *testing.T) {
-	for _, takes := range []time.Duration{400 * time.Millisecond, 700 * time.Millisecond, time.Second, 1300 * time.Millisecond} {
+	for _, takes := range []time.Duration{700 * time.Millisecond, 1300 * time.Millisecond} {
 		t.Run(takes.String(), func(t *testing.T) {
 			in(t, func(t *testing.T) {
 				disks := make(map[string]*atomic.Int64)
@@ -243,23 +242,8 @@ func TestAFounderWithALongHeartbeat(t *testing.T) {
 	in(t, func(t *testing.T) {
 		c := cluster.New(t, 1, cluster.Options{Unfounded: true, Config: func(cfg *node.Config) { cfg.Timing.Heartbeat = 3 * time.Second }})
 		_, err := c.Members()[0].Node().Init(t.Context(), cluster.Caller, &v1.InitRequest{})
-		t.Logf("%v", err)
+		if err != nil && !strings.Contains(err.Error(), "heartbeat") {
+			t.Errorf("it asked for no setting, and is told %q", err)
+		}
 	})
 }
-
-// An idle cluster's log grows by its members' rounds alone.
-func TestWhatAnIdleClusterWrites(t *testing.T) {
-	for _, members := range []int{1, 3, 5} {
-		for _, s := range []time.Duration{time.Second, 5 * time.Second} {
-			in(t, func(t *testing.T) {
-				c := cluster.New(t, members, cluster.Options{Settings: &v1.Settings{MaxStaleness: durationpb.New(s)},
-					Config: func(cfg *node.Config) { cfg.Timing.Heartbeat = 100 * time.Millisecond }})
-				before := c.Leader().View().Position()
-				time.Sleep(time.Minute)
-				t.Logf("%d members, S=%v: %d entries a minute", members, s, c.Leader().View().Position()-before)
-			})
-		}
-	}
-}
-
-var _ = fault.ErrStale
