@@ -71,29 +71,3 @@ func TestAConnectionThatIsForgottenLeavesANodeFresh(t *testing.T) {
 		}
 	})
 }
-
-// A revocation hears of its end over a connection that works.
-func TestARevocationOverAForgottenConnectionIsQuickAfterAWhile(t *testing.T) {
-	in(t, func(t *testing.T) {
-		var epoch atomic.Int64
-		c := cluster.New(t, 3, cluster.Options{Config: func(cfg *node.Config) {
-			dial := cfg.Dial
-			cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-				conn, err := dial(ctx, network, address)
-				if err != nil || !strings.HasSuffix(address, ":7400") {
-					return conn, err
-				}
-				return &forgotten{Conn: conn, made: epoch.Load(), epoch: &epoch}, nil
-			}
-		}})
-		leader := c.Leader()
-		leader.MustIssue(t, "ada", time.Hour)
-		c.AwaitAgreed()
-		epoch.Add(1)
-		start := time.Now()
-		res, err := leader.Revoke(t.Context(), "ada")
-		if took := time.Since(start); err != nil || took > 2*time.Second {
-			t.Errorf("it took %v: %v, %v", took, res.GetFinality(), err)
-		}
-	})
-}
