@@ -1,6 +1,10 @@
 package fsm
 
-import "time"
+import (
+	"time"
+
+	"github.com/keyquorum/keyquorum/internal/plant"
+)
 
 // entry applies an entry's commands in order, all at the log's time, which the entry may move forward.
 func (d *draft) entry(position uint64, e Entry) []Result {
@@ -8,6 +12,9 @@ func (d *draft) entry(position uint64, e Entry) []Result {
 	d.position, d.timed = position, !e.Time.IsZero()
 	if d.timed {
 		d.now = max(d.now, e.Time.UnixMilli())
+	}
+	if plant.On(plant.TimeInApply) {
+		d.now = max(d.now, plant.Clock().UnixMilli())
 	}
 	results := make([]Result, len(e.Commands))
 	for i := range e.Commands {

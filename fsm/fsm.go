@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/internal/plant"
 )
 
 // Config is what an FSM works with. Its zero value will do.
@@ -82,6 +83,7 @@ func (f *FSM) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 // ApplyBatch applies log entries in order, and makes their effect visible all at once. It gives what Apply gives,
 // for each; nil for what is no command.
 func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
+	plant.Dawdle(plant.AppliedIndex)
 	out := make([]any, len(logs))
 	err := f.Err()
 	d := edit(f.View())

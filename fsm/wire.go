@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/keyquorum/keyquorum/internal/plant"
 )
 
 // The records of users are written and read here, field by field, and not through generated code: there are
@@ -19,6 +21,9 @@ func appendUser(b []byte, u *User) []byte {
 	b = protowire.AppendString(b, u.Subject)
 	b = appendKey(b, 2, &u.Active)
 	for i := range u.Retiring {
+		if plant.On(plant.LeanSnapshot) {
+			break
+		}
 		b = appendKey(b, 3, &u.Retiring[i])
 	}
 	return appendInt(b, 4, u.IdleFrom)

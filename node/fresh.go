@@ -6,20 +6,39 @@ import (
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/internal/plant"
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
 )
 
 // watchLeader is how often a question to the leader looks whether that is still the leader.
 const watchLeader = 50 * time.Millisecond
 
+// tick gives the position of a tick for the asker, on the leader.
+func (n *Node) tick(ctx context.Context, asker string, waited bool) (uint64, error) {
+	if plant.On(plant.VerifyLeader) {
+		return n.believed(ctx)
+	}
+	return n.ticks.Tick(ctx, asker, waited)
+}
+
 // askTick asks whoever leads for a tick. It gives up when somebody else leads.
 func (n *Node) askTick(ctx context.Context, waited bool) (uint64, error) {
+	switch {
+	case plant.On(plant.LastContact):
+		return n.heard()
+	case plant.On(plant.AppliedIndex):
+		return n.handedOver(ctx, waited)
+	}
+	return n.ask(ctx, waited)
+}
+
+func (n *Node) ask(ctx context.Context, waited bool) (uint64, error) {
 	_, leader := n.raft.LeaderWithID()
 	switch string(leader) {
 	case "":
 		return 0, fault.ErrNoLeader
 	case n.cfg.ID:
-		return n.ticks.Tick(ctx, n.cfg.ID, waited)
+		return n.tick(ctx, n.cfg.ID, waited)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/hashicorp/raft"
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/internal/plant"
 	"github.com/keyquorum/keyquorum/rpc"
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
@@ -44,7 +46,18 @@ func route[Req, Res any](ctx context.Context, n *Node, by rpc.Caller, req Req,
 		var none Res
 		return none, err
 	}
-	return do(w, ctx, by, req)
+	res, err := do(w, ctx, by, req)
+	if plant.On(plant.BlindRetry) && open(err) && n.awaitLeader(ctx) != "" {
+		if w, err = n.writer(); err == nil {
+			return do(w, ctx, by, req)
+		}
+	}
+	return res, err
+}
+
+// open tells whether nobody can say what became of a write.
+func open(err error) bool {
+	return errors.Is(err, fault.ErrOutcomeUnknown) || connect.IsWireError(err) && connect.CodeOf(err) == connect.CodeUnknown
 }
 
 // Issue implements rpc.Writer.

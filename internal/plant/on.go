@@ -2,7 +2,10 @@
 
 package plant
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 var planted atomic.Pointer[Fault]
 
@@ -14,3 +17,16 @@ func On(f Fault) bool {
 	p := planted.Load()
 	return p != nil && *p == f
 }
+
+// dawdling is how long: what other nodes do meanwhile comes in between.
+const dawdling = 50 * time.Millisecond
+
+// Dawdle takes its time where the fault is planted: it makes the gap wide that the fault leaves.
+func Dawdle(f Fault) {
+	if On(f) {
+		time.Sleep(dawdling)
+	}
+}
+
+// Clock is a clock for faults to read.
+func Clock() time.Time { return time.Now() }

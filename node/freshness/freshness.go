@@ -100,11 +100,11 @@ func New(cfg Config) *Freshness {
 // each time. Whoever goes by it reads the state's view afterwards: an earlier one may be older.
 func (f *Freshness) Age(state *fsm.State) (age time.Duration, proved bool) {
 	p := f.proof.Load()
-	if p == nil || p.state != state {
+	if p == nil || p.state != state && !plant.On(plant.RestoredFreshness) {
 		return 0, false
 	}
 	if plant.On(plant.StoppingClock) {
-		return time.Since(p.wall), true
+		return f.cfg.Mono() - p.mono, true
 	}
 	return max(f.cfg.Mono()-p.mono, f.cfg.Wall().Sub(p.wall)), true
 }

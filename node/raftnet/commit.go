@@ -1,6 +1,10 @@
 package raftnet
 
-import "github.com/hashicorp/raft"
+import (
+	"github.com/hashicorp/raft"
+
+	"github.com/keyquorum/keyquorum/internal/plant"
+)
 
 // vouched gives req with its commit index lowered to the last entry that req vouches for: what comes before its
 // entries is checked against PrevLogEntry, the entries themselves it brings, and of anything behind them it says
@@ -12,7 +16,7 @@ import "github.com/hashicorp/raft"
 // entries whose PrevLogEntry is the last one they have.
 func vouched(req *raft.AppendEntriesRequest) *raft.AppendEntriesRequest {
 	last := req.PrevLogEntry + uint64(len(req.Entries))
-	if req.LeaderCommitIndex <= last {
+	if req.LeaderCommitIndex <= last || plant.On(plant.CommitIndex) {
 		return req
 	}
 	lowered := *req

@@ -6,6 +6,8 @@ import (
 	"io"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/keyquorum/keyquorum/internal/plant"
 )
 
 var errNotBound = errors.New("this node does not know yet what it has committed: send the snapshot again")
@@ -24,7 +26,7 @@ func (t *Transport) handleSnapshot(rpc raft.RPC, req *raft.InstallSnapshotReques
 	case err != nil || !follows:
 	case committed == nil:
 		err = errNotBound
-	case req.LastLogIndex > (*committed)():
+	case req.LastLogIndex > (*committed)(), plant.On(plant.OldSnapshot), plant.On(plant.RestoredFreshness):
 		t.answer(rpc, t.ask(rpc))
 		return
 	default:

@@ -187,6 +187,9 @@ func (r *Revocation) see(state *fsm.State, former []string, now time.Duration) {
 	for _, id := range former {
 		if _, ok := r.seen[id]; !ok {
 			r.seen[id] = now
+			if plant.On(plant.ForgetfulLeader) && !r.cfg.Leading() {
+				r.seen[id] -= 2 * r.window() // for who led then to count
+			}
 		}
 	}
 }
@@ -217,7 +220,7 @@ func (r *Revocation) over() []string {
 	now := r.cfg.Mono()
 	r.see(state, former, now)
 	return slices.DeleteFunc(slices.Clone(former), func(id string) bool {
-		return now-r.seen[id] <= r.window() && !plant.On(plant.ForgetfulLeader)
+		return now-r.seen[id] <= r.window()
 	})
 }
 

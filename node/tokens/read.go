@@ -51,6 +51,7 @@ func (s *Service) again(level v1.VerifyRequest_Consistency) (reading, error) {
 func (s *Service) reread(level v1.VerifyRequest_Consistency) (reading, error) {
 	state := s.cfg.State()
 	before := state.View()
+	plant.Dawdle(plant.EarlyState)
 	if !before.Founded() {
 		return reading{}, fault.ErrNotFounded
 	}

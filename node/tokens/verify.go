@@ -135,6 +135,7 @@ func (s *Service) key(from reading, subject, kid string) (*secret.Key, error) {
 	if !ok {
 		revision := from.view.Revision()
 		if plant.On(plant.EarlyKey) {
+			plant.Dawdle(plant.EarlyKey)
 			revision = s.view().Revision()
 		}
 		if id.Revision > revision && !from.final {

@@ -13,6 +13,8 @@ type clocks struct {
 	rate   float64       // of the monotonic one
 	base   time.Duration // what that one showed at since
 	since  time.Time
+	// halted tells that the monotonic one stands still, which none may: for planted faults.
+	halted bool
 }
 
 // Wall reads the wall clock.
@@ -30,6 +32,9 @@ func (c *clocks) Mono() time.Duration {
 }
 
 func (c *clocks) mono() time.Duration {
+	if c.halted {
+		return c.base
+	}
 	return c.base + time.Duration(float64(time.Since(c.since))*c.rate)
 }
 
@@ -47,4 +52,12 @@ func (c *clocks) run(rate float64) {
 	defer c.mu.Unlock()
 	c.base, c.since = c.mono(), time.Now()
 	c.rate = rate
+}
+
+// halt has the monotonic clock stand still, or go on.
+func (c *clocks) halt(yes bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.base, c.since = c.mono(), time.Now()
+	c.halted = yes
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/boltstore"
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/internal/plant"
 	"github.com/keyquorum/keyquorum/node"
 	"github.com/keyquorum/keyquorum/node/raftnet"
 )
@@ -61,7 +62,7 @@ func (w *World) newMember(host string) *member {
 		disk:   newDisk(w.random("disk " + host)),
 		clocks: &clocks{rate: 1, since: time.Now()},
 	}
-	m.disk.lazy = w.opts.LazySync
+	m.disk.lazy = plant.On(plant.LostSync)
 	m.clocks.run(0.9 + 0.2*m.rng.Float64())
 	m.clocks.jump(m.drift())
 	return m
@@ -255,9 +256,13 @@ func (m *member) pause() {
 	m.mu.Unlock()
 	m.world.net.Freeze(m.host)
 	m.disk.hold()
+	if plant.On(plant.StoppingClock) {
+		m.clocks.halt(true)
+	}
 }
 
 func (m *member) resume() {
+	m.clocks.halt(false)
 	m.world.net.Thaw(m.host)
 	m.disk.release()
 	m.mu.Lock()

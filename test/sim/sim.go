@@ -31,8 +31,6 @@ type Options struct {
 	Duration time.Duration
 	// Faults are the only kinds to inject; all if empty.
 	Faults []Fault
-	// LazySync makes disks acknowledge what they have not synced: a fault that no cluster is meant to bear.
-	LazySync bool
 	// Logger gets what the nodes say; nobody if nil.
 	Logger *slog.Logger
 }
