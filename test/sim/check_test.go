@@ -60,6 +60,7 @@ const (
 
 func TestWhatHistoriesTheChecksPass(t *testing.T) {
 	overlap, strict := Plan{Mode: v1.Settings_OVERLAP}, Plan{Mode: v1.Settings_STRICT}
+	forgetful := Plan{Mode: v1.Settings_OVERLAP, ForgetAfter: 9 * time.Second}
 	cases := map[string]struct {
 		plan Plan
 		want string // how the one violation begins; empty for none
@@ -124,6 +125,20 @@ func TestWhatHistoriesTheChecksPass(t *testing.T) {
 			s.change(Delete, 9)
 			s.issue(10, time.Hour)
 			s.change(Delete, 8)
+		}},
+		"forgotten though revoked a moment ago": {forgetful, "", func(s *script) {
+			s.issue(1, 2*time.Second)
+			s.change(Revoke, 2)
+			s.now = s.now.Add(4 * time.Second)
+			s.change(Revoke, 3)
+			s.now = s.now.Add(4 * time.Second)
+			s.add(Op{Kind: Delete, Outcome: NotFound})
+		}},
+		"forgotten while a token lives": {forgetful, "P1", func(s *script) {
+			s.issue(1, time.Hour)
+			s.now = s.now.Add(4 * time.Second)
+			s.issue(1, time.Hour)
+			s.add(Op{Kind: Delete, Outcome: NotFound})
 		}},
 		"accepted after a revocation": {overlap, "P2", func(s *script) {
 			s.issue(1, time.Hour)

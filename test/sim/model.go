@@ -29,7 +29,7 @@ type keys struct {
 	may, must int64
 	// retired are the retiring keys, as text: states are compared.
 	retired string
-	// touched is when the user last certainly had a live token, for what is forgotten: a new key alone changes nothing in that.
+	// touched is when a token was last issued, for what is forgotten: no other change of the keys puts that off.
 	touched int64
 }
 
@@ -99,7 +99,7 @@ func (k keys) isRetired(key uint64) bool {
 }
 
 // fresh makes key the active one.
-func (k keys) fresh(key uint64, o *Op) keys {
+func (k keys) fresh(key uint64) keys {
 	k.status, k.active, k.floor, k.may, k.must = known, key, max(k.floor, key), 0, 0
 	return k
 }
@@ -132,7 +132,7 @@ func (m model) issue(k keys, o *Op) (keys, bool) {
 	case k.status == known && !k.due(o) && !m.gone(k, o):
 		return k, false
 	default:
-		k = m.retire(k).fresh(key, o)
+		k = m.retire(k).fresh(key)
 	}
 	k.may, k.must = earlier(k.may, expires), earlier(k.must, expires)
 	k.touched = max(k.touched, o.Began.UnixMilli())
@@ -208,7 +208,7 @@ func (m model) apply(k keys, o *Op) keys {
 		k.retired = ""
 	}
 	if o.Outcome == OK {
-		return k.fresh(o.Key.Revision, o)
+		return k.fresh(o.Key.Revision)
 	}
 	return k
 }
@@ -226,7 +226,7 @@ func (m model) get(k keys, o *Op) (keys, bool) {
 	case k.status == nobody || key <= k.floor || k.status == known && !k.due(o):
 		return k, false
 	}
-	return m.retire(k).fresh(key, o), true
+	return m.retire(k).fresh(key), true
 }
 
 // verify is a verification on the newest state, of a token that has not expired.
