@@ -129,7 +129,9 @@ func (t *Ticks) Run(ctx context.Context) error {
 		case <-t.wanted:
 		}
 		t.hold(ctx)
-		t.commit(ctx, t.take())
+		if k := t.take(); k != nil {
+			t.commit(ctx, k)
+		}
 	}
 }
 
@@ -150,6 +152,7 @@ func (t *Ticks) commit(ctx context.Context, k *tick) {
 	bounded, cancel := context.WithTimeout(ctx, t.cfg.View().Settings().MaxStaleness)
 	defer cancel()
 	k.res, k.err = t.cfg.Propose(bounded, fsm.Command{Origin: t.cfg.Origin, Op: fsm.Tick{}})
+	plant.Dawdle(plant.EarlyTick)
 	t.leave(k)
 	close(k.done)
 	if k.told && k.err == nil {

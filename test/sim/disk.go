@@ -28,6 +28,8 @@ type disk struct {
 	failing bool
 	// lazy acknowledges writes before they are synced, which a disk must never do: for planted faults.
 	lazy bool
+	// slow gives how long a write of entries takes longer than others, and what is called once it is done; nil for no longer.
+	slow func([]*raft.Log) (time.Duration, func())
 	// lost counts writes that a crash took, waited those that were held back, and failed those that failed.
 	lost, waited, failed int
 }
@@ -55,7 +57,7 @@ type batch struct{ steps []change }
 var errDisk = errors.New("input/output error")
 
 func newDisk(rng *rand.Rand) *disk {
-	return &disk{rng: rng, durable: newImage()}
+	return &disk{rng: rng, durable: newImage(), slow: func([]*raft.Log) (time.Duration, func()) { return 0, func() {} }}
 }
 
 func newImage() *image {
@@ -134,6 +136,32 @@ func (d *disk) fail(yes bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.failing = yes
+}
+
+// last gives the last entry that is synced.
+func (d *disk) last() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.durable.high
+}
+
+// stumble is one slow write: of the entry that begins a leader's term, which no disk has before the leader's own.
+type stumble struct {
+	length time.Duration
+	once   sync.Once
+	// written is closed once it is done.
+	written chan struct{}
+}
+
+// linger gives how long a write of entries takes longer than others, and what is to be called once it is done.
+func (w *World) linger(logs []*raft.Log) (longer time.Duration, done func()) {
+	done = func() {}
+	s := w.stumble.Load()
+	if s == nil || logs[0].Type != raft.LogNoop {
+		return 0, done
+	}
+	s.once.Do(func() { longer, done = s.length, func() { close(s.written) } })
+	return longer, done
 }
 
 // counts gives the writes that were lost, held back and failed so far.
@@ -284,6 +312,9 @@ func (m *mount) StoreLogs(logs []*raft.Log) error {
 			i.high = max(i.high, kept.Index)
 		}
 	}
+	longer, done := m.disk.slow(logs)
+	time.Sleep(longer)
+	defer done()
 	return m.write(steps...)
 }
 

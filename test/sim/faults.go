@@ -68,6 +68,7 @@ func (w *World) carryOut(s Step) string {
 		Pause: w.pause, WallJump: w.wallJump, Rate: w.rate,
 		Transfer: w.transfer, Replace: w.replace, Wipe: w.wipe, Lag: w.lag,
 		DiskHang: w.diskHang, DiskFail: w.diskFail, ExpiryStorm: w.expiryStorm,
+		Comeback: w.comeback,
 	}[s.Fault](s)
 }
 
@@ -495,4 +496,37 @@ func (w *World) expiryStorm(Step) string {
 		return ""
 	}
 	return fmt.Sprintf("%d keys were rotated", rotated)
+}
+
+// comeback has the leader die with writes that got no further than its own disk. Its successor's disk takes long with the
+// entry that begins the term, so that messages to the dead one wait for longer and longer until they are tried again; it
+// comes back as soon as that entry is written.
+func (w *World) comeback(s Step) string {
+	m := w.leader()
+	if m == nil || !w.staffed() {
+		return ""
+	}
+	last := m.disk.last()
+	w.cutOff(m)
+	w.sleep(300 * time.Millisecond)
+	if !m.crash() {
+		w.mend()
+		return ""
+	}
+	written := make(chan struct{})
+	w.stumble.Store(&stumble{length: 600*time.Millisecond + s.For/8, written: written})
+	w.mend()
+	select {
+	case <-written:
+	case <-time.After(10 * time.Second):
+	}
+	w.stumble.Store(nil)
+	w.sleep(5 * time.Millisecond) // until another has it
+	alone := m.disk.last() - last
+	m.start()
+	w.sleep(3 * time.Second)
+	if alone == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d entries were on its disk alone", alone)
 }

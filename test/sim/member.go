@@ -62,6 +62,7 @@ func (w *World) newMember(host string) *member {
 		disk:   newDisk(w.random("disk " + host)),
 		clocks: &clocks{rate: 1, since: time.Now()},
 	}
+	m.disk.slow = w.linger
 	m.disk.lazy = plant.On(plant.LostSync)
 	m.clocks.run(0.9 + 0.2*m.rng.Float64())
 	m.clocks.jump(m.drift())

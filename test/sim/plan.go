@@ -36,6 +36,7 @@ const (
 	DiskHang     Fault = "disk-hang"     // writes do not come back
 	DiskFail     Fault = "disk-fail"     // writes fail
 	ExpiryStorm  Fault = "expiry-storm"  // many tokens expire in the same second
+	Comeback     Fault = "comeback"      // the leader dies with writes of its own; its successor's disk is slow at first
 	leaderTarget       = -1              // the member that leads when a step begins
 	none               = -2              // no member
 	warmUp             = 2 * time.Second // without faults, at the beginning
@@ -187,6 +188,7 @@ var odds = []struct {
 	{DiskHang, 5, "disk"},
 	{DiskFail, 4, "disk"},
 	{ExpiryStorm, 5, "storm"},
+	{Comeback, 0, "links"}, // only where it is asked for
 }
 
 func (p *planner) steps() []Step {
@@ -206,11 +208,8 @@ func (p *planner) steps() []Step {
 	return steps
 }
 
-// admit tells whether the step is one of those wanted, and its class is free.
+// admit tells whether the step's class is free.
 func (p *planner) admit(s Step) bool {
-	if len(p.only) > 0 && !slices.Contains(p.only, s.Fault) {
-		return false
-	}
 	for _, o := range odds {
 		if o.fault != s.Fault || o.class == "" {
 			continue
@@ -223,18 +222,29 @@ func (p *planner) admit(s Step) bool {
 	return true
 }
 
+// pick draws one of the faults that are wanted, by their weights.
 func (p *planner) pick() Fault {
 	total := 0
 	for _, o := range odds {
-		total += o.weight
+		total += p.weight(o.fault, o.weight)
 	}
 	n := p.r.IntN(total)
 	for _, o := range odds {
-		if n -= o.weight; n < 0 {
+		if n -= p.weight(o.fault, o.weight); n < 0 {
 			return o.fault
 		}
 	}
 	return Crash
+}
+
+func (p *planner) weight(f Fault, usual int) int {
+	if len(p.only) > 0 && !slices.Contains(p.only, f) {
+		return 0
+	}
+	if len(p.only) > 0 {
+		return max(usual, 1)
+	}
+	return usual
 }
 
 // draw makes a step of a fault by chance.

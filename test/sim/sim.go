@@ -31,6 +31,8 @@ type Options struct {
 	Duration time.Duration
 	// Faults are the only kinds to inject; all if empty.
 	Faults []Fault
+	// Deleting has callers delete much more often.
+	Deleting bool
 	// Logger gets what the nodes say; nobody if nil.
 	Logger *slog.Logger
 }

@@ -124,6 +124,8 @@ func (c *worker) once() {
 	patient, cancelPatient := context.WithTimeout(context.Background(), time.Duration(2000+c.rng.IntN(10000))*time.Millisecond)
 	defer cancelPatient() // a revocation waits for longer than maxStaleness
 	switch n := c.rng.IntN(100); {
+	case c.world.opts.Deleting && n%4 == 0:
+		c.change(patient, Delete)
 	case n < 32:
 		c.issue(ctx)
 	case n < 72:

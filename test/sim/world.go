@@ -35,6 +35,8 @@ type World struct {
 	books   []*book
 	began   time.Time
 	lasted  time.Duration
+	// stumble is the slow write that is to come; nil for none.
+	stumble atomic.Pointer[stumble]
 	// excused tells that the goroutines that are left are a library's known ones.
 	excused bool
 
