@@ -50,7 +50,7 @@ func TestAsDesigned(t *testing.T) {
 func TestEachRuleMatters(t *testing.T) {
 	for _, rule := range Rules() {
 		t.Run(string(rule), func(t *testing.T) {
-			r, err := Explore(boundsOf(rule), limit(), rule)
+			r, err := Explore(BoundsOf(rule), limit(), rule)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -70,7 +70,7 @@ func TestBoundsOfRulesAreSound(t *testing.T) {
 	}
 	known := designed()
 	for _, rule := range Rules() {
-		bounds := boundsOf(rule)
+		bounds := BoundsOf(rule)
 		if rule == OldSnapshotsRefused {
 			bounds.Restores = 0
 		}

@@ -1,0 +1,215 @@
+//go:build planted
+
+package planted
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/keyquorum/keyquorum/internal/plant"
+	"github.com/keyquorum/keyquorum/test/model"
+	"github.com/keyquorum/keyquorum/test/sim"
+)
+
+const (
+	// most is how many seeds a fault may take.
+	most = 150
+	// patience bounds a process that runs seeds.
+	patience = 4 * time.Minute
+	// states bounds the model.
+	states = 4_000_000
+)
+
+// catch is what caught a fault.
+type catch struct {
+	// By are the checks that found something; none if the fault went unseen.
+	By []string
+	// Seeds is how many it took.
+	Seeds uint64
+	// Story is the run.
+	Story string `json:",omitempty"`
+	cpu   time.Duration
+	err   error
+}
+
+// TestPlanted has each fault caught, and the same seeds find nothing without it.
+func TestPlanted(t *testing.T) {
+	all := plant.All()
+	caught := make([]catch, len(all))
+	turns := make(chan struct{}, runtime.NumCPU())
+	var over sync.WaitGroup
+	for i, f := range all {
+		over.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			caught[i] = hunt(f)
+		})
+	}
+	over.Wait()
+	t.Logf("\n%s", table(all, caught))
+	for i, f := range all {
+		if c := caught[i]; c.err != nil || len(c.By) == 0 {
+			t.Errorf("%s: caught by %q: %v", f, c.By, c.err)
+		}
+	}
+}
+
+// table has a line for each fault.
+func table(all []plant.Fault, caught []catch) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "fault\tcaught by\tseeds\tCPU seconds")
+	var total time.Duration
+	for i, f := range all {
+		c := caught[i]
+		seeds := strconv.FormatUint(c.Seeds, 10)
+		if plots[f].rule != "" {
+			seeds = "-"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f\n", f, strings.Join(c.By, ", "), seeds, c.cpu.Seconds())
+		total += c.cpu
+	}
+	fmt.Fprintf(w, "all\t\t\t%.1f\n", total.Seconds())
+	_ = w.Flush()
+	for _, f := range all {
+		if p := plots[f]; p.why != "" {
+			fmt.Fprintf(&b, "%s is for the model: %s.\n", f, p.why)
+		}
+	}
+	return b.String()
+}
+
+// hunt brings one fault to light. The process that it is planted in may die of it.
+func hunt(f plant.Fault) catch {
+	if rule := plots[f].rule; rule != "" {
+		return explored(rule)
+	}
+	c := watched(f, "planted")
+	if c.err != nil || len(c.By) == 0 {
+		return c
+	}
+	sound := watched(f, strconv.FormatUint(c.Seeds, 10))
+	c.cpu += sound.cpu
+	if c.err = sound.err; len(sound.By) > 0 {
+		c.err = fmt.Errorf("without the fault, %q found something at seed %d:\n%s", sound.By, sound.Seeds, sound.Story)
+	}
+	return c
+}
+
+// explored has the model explore without the rule.
+func explored(rule model.Rule) catch {
+	began := time.Now()
+	r, err := model.Explore(model.BoundsOf(rule), states, rule)
+	c := catch{cpu: time.Since(began), err: err}
+	if r.Wrong != "" {
+		promise, _, _ := strings.Cut(r.Wrong, ":")
+		c.By = []string{fmt.Sprintf("model, without %s: %s", rule, promise)}
+	}
+	return c
+}
+
+// watched runs seeds in a process of its own: until the planted fault is caught, or that many without it.
+func watched(f plant.Fault, how string) catch {
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestSeedsWith$", "-test.timeout", patience.String())
+	cmd.Env = append(os.Environ(), "KEYQUORUM_FAULT="+string(f), "KEYQUORUM_HOW="+how)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	c := outcome(out.String(), err)
+	c.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	return c
+}
+
+var (
+	result = regexp.MustCompile(`(?m)^result (.*)$`)
+	begun  = regexp.MustCompile(`(?m)^seed (\d+)$`)
+	died   = regexp.MustCompile(`(?m)^panic: (.*)$`)
+	// endless are panics of the harness: something took too long.
+	endless = regexp.MustCompile(`test timed out|the world did not end`)
+)
+
+// outcome reads what a process said. One that died of a panic was caught by that.
+func outcome(out string, failure error) (c catch) {
+	if m := result.FindStringSubmatch(out); m != nil {
+		c.err = json.Unmarshal([]byte(m[1]), &c)
+		return c
+	}
+	seeds := begun.FindAllStringSubmatch(out, -1)
+	panicked := died.FindStringSubmatch(out)
+	if len(seeds) == 0 || panicked == nil || endless.MatchString(panicked[1]) {
+		c.err = errors.Join(failure, errors.New(out[max(0, len(out)-3000):]))
+		return c
+	}
+	c.Seeds, c.err = strconv.ParseUint(seeds[len(seeds)-1][1], 10, 64)
+	c.By = []string{"a member panics: " + panicked[1]}
+	return c
+}
+
+// TestSeedsWith is what a process does that TestPlanted starts.
+func TestSeedsWith(t *testing.T) {
+	f := plant.Fault(os.Getenv("KEYQUORUM_FAULT"))
+	if f == "" {
+		t.Skip("it is for TestPlanted to start")
+	}
+	last := uint64(most)
+	if n, err := strconv.ParseUint(os.Getenv("KEYQUORUM_HOW"), 10, 64); err == nil {
+		last = n
+	} else {
+		plant.Plant(f)
+	}
+	c := catch{Seeds: last}
+	for seed := uint64(1); seed <= last; seed++ {
+		fmt.Printf("seed %d\n", seed)
+		r := sim.Run(t, seed, plots[f].options)
+		if by := checks(r.Violations); len(by) > 0 {
+			c = catch{By: by, Seeds: seed, Story: r.Story()}
+			break
+		}
+	}
+	text, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("result %s\n", text)
+}
+
+// kinds are what violations begin with, and what found them.
+var kinds = []struct{ text, check string }{
+	{"are not linearizable", "P1 (porcupine)"},
+	{"a later change has no higher revision", "P1 (revisions)"},
+	{"P1: ", "P1"}, {"P2: ", "P2"}, {"P3: ", "P3"}, {"P4: ", "P4"}, {"P5: ", "P5"},
+	{"accepts what it has seen revoked", "P2 (in one state)"},
+	{"went back", "a state went back"},
+	{"differ", "states differ"},
+	{"ended by itself", "a member ended"},
+	{"settle", "does not settle"},
+}
+
+// checks gives what found the violations, each once. What a fault leaves behind in goroutines is no check of it.
+func checks(violations []string) (by []string) {
+	for _, v := range violations {
+		line, _, _ := strings.Cut(v, "\n")
+		for _, k := range kinds {
+			if strings.Contains(line, k.text) {
+				by = append(by, k.check)
+				break
+			}
+		}
+	}
+	slices.SortFunc(by, cmp.Compare[string])
+	return slices.Compact(by)
+}
