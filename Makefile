@@ -117,6 +117,10 @@ sim: ## Simulate SEEDS clusters under faults, from seed FROM on; the last line h
 	$(GO) test -c -o bin/sim.test ./test/sim
 	@cd test/sim && KEYQUORUM_SEEDS=$(SEEDS) KEYQUORUM_SEED_FROM=$(FROM) ../../bin/sim.test -test.run TestSeeds -test.timeout 0
 
+.PHONY: planted
+planted: ## Plant each known fault in the code, and see which check catches it; takes minutes
+	$(GO) test -tags planted -count 1 -v -timeout 30m -run 'TestPlanted$$' ./test/planted
+
 .PHONY: million
 million: ## Measure a million users on three nodes, which takes minutes and 2 GB of memory
 	$(GO) test -count 1 -v -timeout 60m -run Million ./test/e2e -users 1000000

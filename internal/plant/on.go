@@ -24,7 +24,7 @@ const dawdling = 50 * time.Millisecond
 // Dawdle takes its time where the fault is planted: it makes the gap wide that the fault leaves.
 func Dawdle(f Fault) {
 	if On(f) {
-		time.Sleep(dawdling)
+		time.Sleep(dawdling) //nolint:forbidigo // it is a fault, in virtual time
 	}
 }
 

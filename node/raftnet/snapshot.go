@@ -26,7 +26,7 @@ func (t *Transport) handleSnapshot(rpc raft.RPC, req *raft.InstallSnapshotReques
 	case err != nil || !follows:
 	case committed == nil:
 		err = errNotBound
-	case req.LastLogIndex > (*committed)(), plant.On(plant.OldSnapshot), plant.On(plant.RestoredFreshness):
+	case req.LastLogIndex > (*committed)(), plant.On(plant.OldSnapshot), plant.On(plant.RestoredFreshness): // which needs one
 		t.answer(rpc, t.ask(rpc))
 		return
 	default:

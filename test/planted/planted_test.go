@@ -191,7 +191,11 @@ func TestSeedsWith(t *testing.T) {
 var kinds = []struct{ text, check string }{
 	{"are not linearizable", "P1 (porcupine)"},
 	{"a later change has no higher revision", "P1 (revisions)"},
-	{"P1: ", "P1"}, {"P2: ", "P2"}, {"P3: ", "P3"}, {"P4: ", "P4"}, {"P5: ", "P5"},
+	{"P1: ", "P1"},
+	{"P2: ", "P2"},
+	{"P3: ", "P3"},
+	{"P4: ", "P4"},
+	{"P5: ", "P5"},
 	{"accepts what it has seen revoked", "P2 (in one state)"},
 	{"went back", "a state went back"},
 	{"differ", "states differ"},

@@ -1,3 +1,5 @@
+//go:build planted
+
 package planted
 
 import (
