@@ -276,7 +276,7 @@ func TestForgedKeyIDsCostLittleHoweverManyTheyAre(t *testing.T) {
 
 func withKeyID(token string, id fsm.KeyID) string {
 	_, rest, _ := strings.Cut(token, ".")
-	return encodeHeader(fmt.Sprintf(`{"alg":"HS256","kid":"%s","typ":"JWT"}`, id)) + "." + rest
+	return encodeHeader(fmt.Sprintf(`{"alg":"HS256","kid":%q,"typ":"JWT"}`, id.String())) + "." + rest
 }
 
 // A node that was removed while it was cut off may be fresh for a while, and does not know.

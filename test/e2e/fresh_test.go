@@ -83,7 +83,7 @@ func standStill(t *testing.T, c *e2e.Cluster, n *e2e.Node, subject string) {
 	}
 	n.Resume()
 	refused := 0
-	for asked := 0; asked < 20; asked++ {
+	for range 20 {
 		res, err := n.API().Verify(t.Context(), &v1.VerifyRequest{Token: token})
 		switch {
 		case err == nil && res.GetValid():

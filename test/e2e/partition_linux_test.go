@@ -95,7 +95,7 @@ func newNetwork(t *testing.T, number int) *network {
 		name, host := fmt.Sprintf("kq%d-%d-%d", os.Getpid(), number, i+1), fmt.Sprintf("10.77.%d.%d", number, i+1)
 		near, far := fmt.Sprintf("kq%d-%d", number, i+1), fmt.Sprintf("kq%d-%dn", number, i+1)
 		run(t, "ip", "netns", "add", name)
-		t.Cleanup(func() { _ = exec.Command("ip", "netns", "delete", name).Run() }) //nolint:noctx // the test has ended
+		t.Cleanup(func() { _ = exec.Command("ip", "netns", "delete", name).Run() })
 		run(t, "ip", "link", "add", near, "type", "veth", "peer", "name", far, "netns", name)
 		run(t, "ip", "link", "set", near, "master", bridge, "up")
 		w.inside(t, name, "ip", "link", "set", "lo", "up")
