@@ -189,8 +189,8 @@ func TestJSONIsThatOfTheWire(t *testing.T) {
 	wants(t, sh.must(1, "verify", "x", "--json").out, `"valid":false`, `"reason":"MALFORMED"`)
 	wants(t, sh.must(0, "issue", "alice", "--json").out, `"token":"token-1.of.alice"`, `"expiresAt":"2026-11-01T12:15:00Z"`)
 	wants(t, sh.must(0, "rotate", "alice", "--json").out, `{"keyId":"2-k","revision":"2"}`)
-	wants(t, sh.must(0, "revoke", "alice", "--json").out, `{"keyId":"3-k","revision":"3"}`)
-	wants(t, sh.must(0, "delete", "alice", "--json").out, `{"revision":"4"}`)
+	wants(t, sh.must(0, "revoke", "alice", "--json").out, `"keyId":"3-k","revision":"3","finality":{"appliedNodes":3,"expiredNodes":2,"took":"6.250400s"}`)
+	wants(t, sh.must(0, "delete", "alice", "--json").out, `"revision":"4","finality":{"appliedNodes":3,"expiredNodes":0,"took":"0.004s"}`)
 }
 
 func post(t *testing.T, address, path, body string) string {
