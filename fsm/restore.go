@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyquorum/keyquorum/fsm/internal/cowtree"
 	"github.com/keyquorum/keyquorum/fsm/internal/logpb"
+	"github.com/keyquorum/keyquorum/internal/plant"
 	"github.com/keyquorum/keyquorum/internal/subject"
 )
 
@@ -24,6 +25,7 @@ func (f *FSM) Restore(r io.ReadCloser) error {
 	}
 	f.replace(v)
 	f.change.broadcast()
+	plant.Dawdle(plant.OldSnapshot)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/internal/plant"
 )
 
 // Config is what a Rotator works with. Fields without a stated default are required.
@@ -84,6 +85,7 @@ func (r *Rotator) round(ctx context.Context) time.Duration {
 	if len(due) == 0 {
 		return r.untilNext(now)
 	}
+	plant.Dawdle(plant.BlindRotation)
 	done, err := r.expire(ctx, due)
 	if err != nil {
 		r.report(ctx, err)

@@ -22,7 +22,7 @@ func only(faults ...sim.Fault) plot { return plot{options: sim.Options{Faults: f
 
 // plots has those of the faults that need one.
 var plots = map[plant.Fault]plot{
-	plant.VerifyLeader:    only(sim.Transfer, sim.Halves, sim.Lone, sim.Pause, sim.Crash, sim.Slow),
+	plant.VerifyLeader:    only(sim.Comeback),
 	plant.UncommittedTick: only(sim.Lone, sim.Halves, sim.OneWay, sim.Pause),
 	plant.LateWaiter:      only(sim.Slow, sim.Halves, sim.Lone, sim.OneWay),
 	plant.EarlyState:      only(sim.Lone, sim.Halves, sim.Pause),
@@ -33,6 +33,7 @@ var plots = map[plant.Fault]plot{
 	plant.OldSnapshot:     only(sim.Messages, sim.Lag),
 	plant.CommitIndex:     only(sim.Comeback),
 	plant.LostSync:        only(sim.Crash, sim.Blackout),
+	plant.LeanSnapshot:    only(sim.Crash, sim.Lag),
 	plant.RestoredFreshness: {
 		rule: model.RestoreDropsFreshness,
 		why:  "no state goes back unless an old snapshot is let through, and that alone breaks promises",
