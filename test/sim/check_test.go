@@ -1,11 +1,15 @@
 package sim
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/internal/fault"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
@@ -226,5 +230,16 @@ func TestWhatHistoriesTheChecksPass(t *testing.T) {
 				t.Errorf("found %q, want one that begins with %q", got, c.want)
 			}
 		})
+	}
+}
+
+// A node that is being removed asks for a tick and is told that there is no such member: to a caller, it is behind.
+func TestAnErrorIsReadAsTheProductMapsIt(t *testing.T) {
+	told := connect.NewError(connect.CodeNotFound, fault.ErrNoSuchMember)
+	if got := outcomeOf(fmt.Errorf("%w (%w)", fault.ErrBehind, told)); got != Failed {
+		t.Errorf("behind: %s, want %s", got, Failed)
+	}
+	if got := outcomeOf(told); got != NotFound {
+		t.Errorf("not found: %s", got)
 	}
 }

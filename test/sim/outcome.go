@@ -25,11 +25,13 @@ func outcomeOf(err error) Outcome {
 		return Open
 	case fromLib:
 		return outcomeOfKind(lib.Kind())
+	case retryable(err): // whatever another node said on the way to that
+		return Failed
 	case refused:
 		return outcomeOfRefusal(refusal.Code)
 	case fromWire:
 		return outcomeOfCode(wire.Code())
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), retryable(err):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return Failed
 	}
 	return Open
