@@ -67,7 +67,7 @@ func (n *Node) duties(ctx context.Context) {
 	duties.Go(func() error { return rotator.Run(ctx) })
 	duties.Go(func() error { return n.members.Run(ctx) })
 	duties.Go(func() error { return n.placement.Run(ctx) })
-	_ = duties.Wait() // both end with ctx alone
+	_ = duties.Wait() // they end with ctx alone
 }
 
 // barrier waits until this leader has applied all that was committed before it won.

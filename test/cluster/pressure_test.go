@@ -197,7 +197,7 @@ func TestAFounderWithALongHeartbeat(t *testing.T) {
 	in(t, func(t *testing.T) {
 		c := cluster.New(t, 1, cluster.Options{Unfounded: true, Config: func(cfg *node.Config) { cfg.Timing.Heartbeat = 3 * time.Second }})
 		_, err := c.Members()[0].Node().Init(t.Context(), cluster.Caller, &v1.InitRequest{})
-		if err != nil && !strings.Contains(err.Error(), "heartbeat") {
+		if err == nil || !strings.Contains(err.Error(), "heartbeat") {
 			t.Errorf("it asked for no setting, and is told %q", err)
 		}
 	})
