@@ -13,9 +13,13 @@ type state struct {
 	logs raft.LogStore
 }
 
-// append has Raft handle an append. One that Raft refuses although it follows on this node's own snapshot is looked
-// at again: what comes before it is committed here, so there is nothing that could be missing or wrong.
+// append has Raft handle an append. One that Raft refuses although this node's own snapshot has the entry before it
+// is looked at again: up to the snapshot's end all is committed, here as at the leader, so there is nothing before it
+// that could be missing or wrong.
 //
+//   - It begins before the snapshot's end. The log may not go back that far, and Raft would refuse for ever what the
+//     leader sends: it goes back one entry at a time, as far as a snapshot of its own, older than this node's, and
+//     begins anew. What the snapshot has is taken as read, and Raft is asked about the rest.
 //   - The log begins behind the snapshot. Raft wants the entry before the ones that came, and does not look at the
 //     snapshot. It is asked again, for entries without anything before them, as the first of a log are.
 //   - The log has another entry where the snapshot ends: all that is there was lost. Raft judges by that log and will
@@ -24,18 +28,32 @@ func (t *Transport) append(rpc raft.RPC, req *raft.AppendEntriesRequest) raft.RP
 	rpc.Command = req
 	resp := t.ask(rpc)
 	s := t.state.Load()
-	if s == nil || !refused(req, resp) || !s.follows(req) {
+	if s == nil || !refused(req, resp) {
+		return resp
+	}
+	index, term := lastSnapshot(s.raft)
+	if req.PrevLogEntry < index {
+		req = behind(req, index, term)
+		if len(req.Entries) == 0 {
+			return raft.RPCResponse{Response: accepted(resp)}
+		}
+		rpc.Command = req
+		if resp = t.ask(rpc); !refused(req, resp) {
+			return resp
+		}
+	}
+	if req.PrevLogEntry != index || req.PrevLogTerm != term {
 		return resp
 	}
 	var last raft.Log
-	switch err := s.logs.GetLog(req.PrevLogEntry, &last); {
+	switch err := s.logs.GetLog(index, &last); {
 	case errors.Is(err, raft.ErrLogNotFound):
 		alone := *req
 		alone.PrevLogEntry, alone.PrevLogTerm = 0, 0
 		rpc.Command = &alone
 		return t.ask(rpc)
-	case err == nil && last.Term != req.PrevLogTerm:
-		t.log.Error("the log contradicts the snapshot: this node has to be started anew", "snapshot-index", req.PrevLogEntry)
+	case err == nil && last.Term != term:
+		t.log.Error("the log contradicts the snapshot: this node has to be started anew", "snapshot-index", index)
 		t.overtakenOnce.Do(t.overtaken)
 	}
 	return resp
@@ -47,10 +65,19 @@ func refused(req *raft.AppendEntriesRequest, resp raft.RPCResponse) bool {
 	return ok && resp.Error == nil && !answer.Success && answer.Term == req.Term && req.PrevLogEntry > 0
 }
 
-// follows tells whether an append follows on the last entry of the snapshot.
-func (s *state) follows(req *raft.AppendEntriesRequest) bool {
-	index, term := lastSnapshot(s.raft)
-	return req.PrevLogEntry == index && req.PrevLogTerm == term
+// behind gives what req brings behind a snapshot that ends with the entry index of term.
+func behind(req *raft.AppendEntriesRequest, index, term uint64) *raft.AppendEntriesRequest {
+	rest := *req
+	rest.PrevLogEntry, rest.PrevLogTerm = index, term
+	rest.Entries = req.Entries[min(index-req.PrevLogEntry, uint64(len(req.Entries))):]
+	return &rest
+}
+
+// accepted turns the answer to an append into one that has taken it.
+func accepted(resp raft.RPCResponse) *raft.AppendEntriesResponse {
+	answer := *resp.Response.(*raft.AppendEntriesResponse)
+	answer.Success, answer.NoRetryBackoff = true, false
+	return &answer
 }
 
 // lastSnapshot gives the entry that r's snapshot ends with; zeros if it has none. Raft tells it in its statistics

@@ -318,6 +318,59 @@ func TestALogThatBeginsBehindItsSnapshotGoesOn(t *testing.T) {
 	})
 }
 
+// The leader took a follower to be further behind than it is, and goes back over entries that the follower has in its
+// snapshot only. Without the repair Raft refuses each, as far back as the leader's log goes, and then the leader's
+// snapshot, which is older, leads to the first of them again.
+func TestAnAppendThatBeginsBeforeTheSnapshotGoesOn(t *testing.T) {
+	for name, c := range map[string]struct {
+		entries []*raft.Log
+		want    string
+	}{
+		"and ends before its end": {[]*raft.Log{entry(3, 2, "a"), entry(4, 2, "b")}, "a b c"},
+		"and ends with it":        {[]*raft.Log{entry(3, 2, "a"), entry(4, 2, "b"), entry(5, 2, "c")}, "a b c"},
+		"and goes on behind it":   {[]*raft.Log{entry(4, 2, "b"), entry(5, 2, "c"), entry(6, 2, "d"), entry(7, 3, "e")}, "a b c d e"},
+	} {
+		scenario := func(t *testing.T, repair bool) (raft.AppendEntriesResponse, string) {
+			net := memnet.New()
+			follower := start(t, net, repair)
+			leader := play(t, net, "n3", 3, repair)
+			leader.mustInstall(raft.Log{Index: 5, Term: 2}, "a b c")
+			prev := raft.Log{Index: c.entries[0].Index - 1, Term: 2}
+			resp := leader.append(prev, 7, c.entries...)
+			if !resp.Success {
+				return resp, follower.fsm.String()
+			}
+			if next := leader.append(*c.entries[len(c.entries)-1], 7); !next.Success { // what the leader takes it to have by now
+				t.Errorf("then: %+v", next)
+			}
+			return resp, follower.fsm.String()
+		}
+		inBubble(t, name+", repaired", func(t *testing.T) {
+			if resp, got := scenario(t, repaired); !resp.Success || got != c.want {
+				t.Errorf("%+v, applied %q", resp, got)
+			}
+		})
+		inBubble(t, name+", bare", func(t *testing.T) {
+			if resp, got := scenario(t, bare); resp.Success {
+				t.Errorf("applied %q: the library goes on by itself, and the repair may go", got)
+			}
+		})
+	}
+}
+
+// Whose term is over is refused, whatever the snapshot has.
+func TestAnOldLeadersAppendBeforeTheSnapshotIsRefused(t *testing.T) {
+	inBubble(t, "repaired", func(t *testing.T) {
+		net := memnet.New()
+		start(t, net, repaired)
+		old, young := play(t, net, "n1", 2, repaired), play(t, net, "n3", 3, repaired)
+		young.mustInstall(raft.Log{Index: 5, Term: 2}, "a b c")
+		if resp := old.append(raft.Log{Index: 2, Term: 2}, 5, entry(3, 2, "a")); resp.Success || resp.Term != 3 {
+			t.Errorf("%+v", resp)
+		}
+	})
+}
+
 // A vote is for a node, wherever it is.
 func TestAVoteIsForANodeNotForItsAddress(t *testing.T) {
 	scenario := func(t *testing.T, repair bool) (granted bool) {

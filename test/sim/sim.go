@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,11 +88,14 @@ func Run(t *testing.T, seed uint64, opts Options) Report {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var w *World
+	var world atomic.Pointer[World]
+	defer time.AfterFunc(longestReal, func() { world.Load().stuck(longestReal) }).Stop()
 	deadlock := bubble(t, func(*testing.T) {
-		w = newWorld(seed, opts, keyring)
+		w := newWorld(seed, opts, keyring)
+		world.Store(w)
 		w.live()
 	})
+	w := world.Load()
 	if deadlock != nil && !w.excused {
 		w.violation("the bubble: %v", deadlock)
 	}
@@ -127,19 +131,23 @@ func (w *World) report() Report {
 	return r
 }
 
-// longest is the virtual time after which a world that has not ended never will.
-const longest = 20 * time.Minute
+// A world that has not ended after longest, by its own time, waits for ever; one that has not after longestReal, by
+// the true time, spins at one instant.
+const (
+	longest     = 20 * time.Minute
+	longestReal = 4 * time.Minute
+)
 
-// stuck ends the test process: what waits for ever in a bubble cannot be ended, and keeps its time going.
-func (w *World) stuck() {
+// stuck ends the test process: what waits or spins for ever in a bubble cannot be ended.
+func (w *World) stuck(after time.Duration) {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
-	panic(fmt.Sprintf("the world did not end in %v\n%s\n%s", longest, w.report().Story(), stacks))
+	panic(fmt.Sprintf("the world did not end in %v\n%s\n%s", after, w.report().Story(), stacks))
 }
 
 // live is a world's whole life.
 func (w *World) live() {
-	defer time.AfterFunc(longest, w.stuck).Stop()
+	defer time.AfterFunc(longest, func() { w.stuck(longest) }).Stop()
 	if w.found() {
 		w.trouble()
 		w.aftermath()
