@@ -65,6 +65,30 @@ func (n *Node) ask(ctx context.Context, waited bool) (uint64, error) {
 	}
 }
 
+// leadership is the term that this node leads in, and when it had applied all that earlier leaders committed.
+type leadership struct {
+	term  uint64
+	since time.Duration // by Mono
+}
+
+// lastHeard gives from when on the member is waited out: when it last asked this node for a tick, or when this node's term
+// as leader began, if that is later. Ticks of earlier leaders were proposed before, and asked for before that. It gives
+// false where this node does not lead, as far as it knows, in the term that it took up its duties in.
+func (n *Node) lastHeard(member string) (time.Duration, bool) {
+	reign := n.reign.Load()
+	if reign == nil || n.raft.CurrentTerm() != reign.term {
+		return 0, false
+	}
+	heard, ok := n.ticks.Heard(member)
+	if plant.On(plant.ForgottenTicks) {
+		return heard, true
+	}
+	if !ok {
+		return reign.since, true
+	}
+	return max(heard, reign.since), true
+}
+
 // settle waits until what a write did holds on all nodes, and tells of how many it is known, and how many had to be waited
 // out.
 func (n *Node) settle(ctx context.Context, res fsm.Result) (applied, expired int, err error) {

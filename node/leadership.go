@@ -51,8 +51,12 @@ func (n *Node) lead(ctx context.Context) (end func()) {
 // duties are the leader's: first to have applied all that earlier leaders committed, then to rotate, to look
 // after the members, and to lead from where the cluster wants it.
 func (n *Node) duties(ctx context.Context) {
+	term := n.raft.CurrentTerm()
 	if !n.barrier(ctx) {
 		return
+	}
+	if now := n.raft.CurrentTerm(); now == term { // else the next win is on its way
+		n.reign.Store(&leadership{term: term, since: n.cfg.Mono()})
 	}
 	n.log.Info("this node leads", "term", n.raft.CurrentTerm())
 	n.leading.Store(true)

@@ -54,6 +54,8 @@ type Node struct {
 	claiming atomic.Bool
 	// leading is set while this node leads and its state holds all that earlier leaders acknowledged.
 	leading atomic.Bool
+	// reign is when this node began to lead last.
+	reign atomic.Pointer[leadership]
 	// removed is set once the cluster has said that it took this node out.
 	removed atomic.Bool
 	// draining is set once the node takes no more requests.
@@ -109,13 +111,13 @@ func (n *Node) furnish() {
 	n.placement = placement.New(placement.Config{
 		Self: n.cfg.ID, View: n.fsm.View, Voters: n.voters, Fit: n.fitToLead, HandOver: n.handTo, Logger: n.log,
 	})
-	n.ticks = freshness.NewTicks(freshness.TicksConfig{Propose: n.proposer.Propose, View: n.fsm.View, Origin: n.origin()})
+	n.ticks = freshness.NewTicks(freshness.TicksConfig{Propose: n.proposer.Propose, Mono: n.cfg.Mono, View: n.fsm.View, Origin: n.origin()})
 	n.freshness = freshness.New(freshness.Config{
 		State: n.fsm.State, Wait: n.fsm.Wait, Tick: n.askTick, Mono: n.cfg.Mono, Wall: n.cfg.Wall,
 		Observe: n.metrics.round, Logger: n.log,
 	})
 	n.revoked = revocation.New(revocation.Config{
-		Self: n.cfg.ID, State: n.fsm.State, Mono: n.cfg.Mono, Applied: n.peers.reached, Propose: n.proposer.Propose,
+		Self: n.cfg.ID, State: n.fsm.State, Mono: n.cfg.Mono, Applied: n.peers.reached, Heard: n.lastHeard, Propose: n.proposer.Propose,
 		Nudge: n.ticks.Nudge, Leading: n.leading.Load, Origin: n.origin(), Logger: n.log,
 	})
 	n.tokens = tokens.New(tokens.Config{

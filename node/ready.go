@@ -42,7 +42,7 @@ func (n *Node) fresh() error {
 	bound := state.View().Settings().MaxStaleness
 	switch age, proved := n.freshness.Age(state); {
 	case !proved:
-		return fmt.Errorf("%w: it has had no answer from a leader since it started", fault.ErrStale)
+		return fmt.Errorf("%w: it has had no answer from a leader since it started, or was restored", fault.ErrStale)
 	case age > bound:
 		return fmt.Errorf("%w: it had its last answer from a leader %v ago", fault.ErrStale, age.Round(time.Millisecond))
 	}

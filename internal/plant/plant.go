@@ -40,6 +40,10 @@ const (
 	ForgottenMember Fault = "former-member-forgotten"
 	// ForgetfulLeader has a new leader forget former members at once.
 	ForgetfulLeader Fault = "former-member-forgotten-by-a-new-leader"
+	// LateHearing notes a question for a tick only when it is answered.
+	LateHearing Fault = "question-noted-when-answered"
+	// ForgottenTicks does not count the ticks that earlier leaders gave.
+	ForgottenTicks Fault = "ticks-of-earlier-leaders-forgotten"
 	// IdleRevoke returns at once where a revoke finds nothing to do.
 	IdleRevoke Fault = "revoke-finds-nothing-to-do-and-returns"
 )
@@ -66,7 +70,8 @@ const (
 func All() []Fault {
 	return []Fault{
 		VerifyLeader, LastContact, AppliedIndex, EarlyTick, UncommittedTick, LateWaiter, EarlyState, EarlyKey,
-		RestoredFreshness, RestartedFreshness, StoppingClock, RevokeMajority, ForgottenMember, ForgetfulLeader, IdleRevoke,
+		RestoredFreshness, RestartedFreshness, StoppingClock, RevokeMajority, ForgottenMember, ForgetfulLeader, LateHearing,
+		ForgottenTicks, IdleRevoke,
 		OldSnapshot, CommitIndex, LostSync, TimeInApply, BlindRotation, BlindRetry, LeanSnapshot,
 	}
 }

@@ -19,6 +19,8 @@ const perHold = 50
 type TicksConfig struct {
 	// Propose puts a command through the log.
 	Propose func(context.Context, fsm.Command) (fsm.Result, error)
+	// Mono reads a clock that only runs forward and counts the time that the machine was asleep.
+	Mono func() time.Duration
 	// View gives the node's newest view.
 	View func() *fsm.View
 	// Origin is what the record says of ticks.
@@ -34,6 +36,7 @@ type Ticks struct {
 
 	mu    sync.Mutex
 	next  *tick // not proposed yet; nil while nobody asks
+	heard map[string]time.Duration
 	ended bool
 }
 
@@ -48,7 +51,7 @@ type tick struct {
 
 // NewTicks makes Ticks. Nothing is proposed until Run.
 func NewTicks(cfg TicksConfig) *Ticks {
-	return &Ticks{cfg: cfg, wanted: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
+	return &Ticks{cfg: cfg, wanted: make(chan struct{}, 1), hurry: make(chan struct{}, 1), heard: make(map[string]time.Duration)}
 }
 
 // Tick gives the position of a tick that was proposed after the call, and is committed and applied here. It fails where
@@ -61,11 +64,17 @@ func (t *Ticks) Tick(ctx context.Context, asker string, waited bool) (uint64, er
 	if !t.cfg.View().Holders().Member(asker) { // it costs no entry
 		return 0, fmt.Errorf("%w: node %s", fault.ErrNoSuchMember, asker)
 	}
+	if !plant.On(plant.LateHearing) {
+		t.hear(asker)
+	}
 	k := t.join(waited, waited)
 	select {
 	case <-k.done:
 	case <-ctx.Done():
 		return 0, ctx.Err()
+	}
+	if plant.On(plant.LateHearing) {
+		t.hear(asker)
 	}
 	if k.err != nil {
 		return 0, k.err
@@ -74,6 +83,23 @@ func (t *Ticks) Tick(ctx context.Context, asker string, waited bool) (uint64, er
 		return 0, fmt.Errorf("%w: node %s", fault.ErrNoSuchMember, asker)
 	}
 	return k.res.Position, nil
+}
+
+// hear notes that a member has asked, before its tick can be proposed: a change that is applied here and finds no question
+// of a member is before any tick that the member is still to get.
+func (t *Ticks) hear(asker string) {
+	now := t.cfg.Mono()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.heard[asker] = now
+}
+
+// Heard gives when the member last asked, by Mono; false if it never did.
+func (t *Ticks) Heard(member string) (at time.Duration, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at, ok = t.heard[member]
+	return at, ok
 }
 
 // Nudge has a tick proposed at once, for what it carries to the followers: how far the log is committed.

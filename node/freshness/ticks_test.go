@@ -35,7 +35,7 @@ type leader struct {
 func newLeader(t *testing.T, members ...string) *leader {
 	t.Helper()
 	l := &leader{log: newLog(t, members...), start: time.Now()}
-	l.Ticks = freshness.NewTicks(freshness.TicksConfig{Propose: l.propose, View: l.fsm.View, Origin: fsm.Origin{Actor: "test"}})
+	l.Ticks = freshness.NewTicks(freshness.TicksConfig{Propose: l.propose, Mono: func() time.Duration { return time.Since(l.start) }, View: l.fsm.View, Origin: fsm.Origin{Actor: "test"}})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
@@ -283,6 +283,42 @@ func TestTheEndOfTicksReleasesTheAskers(t *testing.T) {
 			if err, ok := ended(done); !ok || err == nil {
 				t.Errorf("%s: ended %v, %v", name, ok, err)
 			}
+		}
+	})
+}
+
+// A question counts from when it came, before its tick: a change that finds none of a member is before the ticks that the
+// member is still to get.
+func TestAQuestionIsHeardBeforeItsTickIsProposed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLeader(t, "a", "b")
+		l.held = make(chan struct{})
+		time.Sleep(time.Second)
+		if at, ok := l.Heard("b"); ok {
+			t.Errorf("b was heard at %v before it asked", at)
+		}
+		answered := make(chan error, 1)
+		go func() {
+			_, err := l.Tick(t.Context(), "b", false)
+			answered <- err
+		}()
+		synctest.Wait()
+		if at, ok := l.Heard("b"); !ok || at != time.Second || len(l.proposed) != 0 {
+			t.Errorf("heard %t, at %v, with %d ticks proposed", ok, at, len(l.proposed))
+		}
+		time.Sleep(time.Second)
+		close(l.held)
+		if err := <-answered; err != nil {
+			t.Fatal(err)
+		}
+		if at, _ := l.Heard("b"); at != time.Second {
+			t.Errorf("heard at %v", at)
+		}
+		if _, err := l.Tick(t.Context(), "stranger", false); !errors.Is(err, fault.ErrNoSuchMember) {
+			t.Error(err)
+		}
+		if at, ok := l.Heard("stranger"); ok {
+			t.Errorf("who is no member is noted, at %v", at)
 		}
 	})
 }

@@ -47,6 +47,13 @@ func (p *progress) await(ctx context.Context, ask asked, member fsm.Member, posi
 	return false
 }
 
+// reached tells whether the member is known to have come to the position.
+func (p *progress) reached(position uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.applied >= position
+}
+
 // look tells whether the position is reached, or else whether it is the caller's turn to ask.
 func (p *progress) look(position uint64) (reached, turn bool, changed <-chan struct{}) {
 	p.mu.Lock()

@@ -3,7 +3,9 @@
 // A node that has applied the entry does not. One that has not is fresh for a while from what it proved before, and refuses
 // by itself after that. So each node that may hold a fresh state is asked whether it has applied the entry, all at once;
 // and one that does not say so is waited out: a quarter longer than a state can be fresh, by this node's own clock, since
-// either clock may run a tenth off the true rate.
+// either clock may run a tenth off the true rate. That time runs from when this node last heard a question for a tick from
+// it, or began to lead if that is later: all that it can be fresh by, it asked for before. A node that has been away for
+// longer is not waited for.
 //
 // Who may hold a fresh state is what applying the entry said: the members, whether they vote or not, and the former
 // members. One that was removed counts until as much time has passed since this node's own state applied the removal, or
@@ -14,6 +16,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -36,6 +39,9 @@ type Config struct {
 	Mono func() time.Duration
 	// Applied answers once the member has applied the position, with how far it has come.
 	Applied func(ctx context.Context, member fsm.Member, position uint64) (uint64, error)
+	// Heard gives from when on a member is waited out, by Mono: when this node last heard a question for a tick from it, or
+	// began to lead, if that is later. It gives false where this node does not know, as where it does not lead.
+	Heard func(member string) (at time.Duration, ok bool)
 	// Propose puts a command through the log.
 	Propose func(context.Context, fsm.Command) (fsm.Result, error)
 	// Nudge has the followers hear at once how far the log is committed.
@@ -71,7 +77,7 @@ func New(cfg Config) *Revocation {
 
 // Finality is how it came about that no node accepts what was revoked.
 type Finality struct {
-	// Applied nodes have the change, Expired ones did not say so in time.
+	// Applied nodes have the change. Expired ones did not say so in time, or are former members that had to be waited for.
 	Applied, Expired int
 }
 
@@ -86,13 +92,13 @@ func (r *Revocation) window() time.Duration {
 // and some node may not have heard of it yet.
 func (r *Revocation) Settle(ctx context.Context, res fsm.Result) (Finality, error) {
 	begun := r.cfg.Mono()
-	deadline := begun + r.window()
+	deadlines := r.deadlines(res.Holders.Members, begun)
 	r.cfg.Nudge()
-	until := r.countedUntil(res.Holders.Former, begun)
-	applied := r.ask(ctx, res, deadline)
-	f := Finality{Applied: applied, Expired: len(res.Holders.Members) - applied + len(res.Holders.Former)}
+	until, former := r.countedUntil(res.Holders.Former, begun)
+	applied, silent := r.ask(ctx, res, deadlines)
+	f := Finality{Applied: applied, Expired: len(res.Holders.Members) - applied + former}
 	if applied < enough(res) {
-		until = max(until, deadline)
+		until = max(until, silent)
 	}
 	if !r.pass(ctx, until) {
 		return f, fmt.Errorf("%w: the change was made, but not all nodes are known to have it (%w)", fault.ErrOutcomeUnknown, ctx.Err())
@@ -100,29 +106,63 @@ func (r *Revocation) Settle(ctx context.Context, res fsm.Result) (Finality, erro
 	return f, nil
 }
 
-// ask gives how many of the members have applied the entry, once all have or the deadline has come.
-func (r *Revocation) ask(ctx context.Context, res fsm.Result, deadline time.Duration) (applied int) {
+// deadlines are when each of the members has been waited out. The entry has been applied here: a question that this node
+// hears from now on is answered with a later tick.
+func (r *Revocation) deadlines(members []fsm.Member, begun time.Duration) []time.Duration {
+	at := make([]time.Duration, len(members))
+	for i, m := range members {
+		heard, ok := r.cfg.Heard(m.ID)
+		if !ok {
+			heard = begun
+		}
+		at[i] = min(heard, begun) + r.window()
+	}
+	return at
+}
+
+// ask gives how many of the members have applied the entry, once each has or its deadline has come, and the last deadline of
+// those who have not.
+func (r *Revocation) ask(ctx context.Context, res fsm.Result, deadlines []time.Duration) (applied int, silent time.Duration) {
 	ctx, cancel := context.WithCancel(ctx)
-	var over sync.WaitGroup
-	over.Go(func() {
-		r.pass(ctx, deadline)
-		cancel()
-	})
-	defer over.Wait()
 	defer cancel()
-	answers := make(chan bool)
-	for _, m := range res.Holders.Members {
-		go func() { answers <- m.ID == r.cfg.Self || r.progress(m.ID).await(ctx, r.cfg.Applied, m, res.Position) }()
+	type answer struct {
+		applied  bool
+		deadline time.Duration
+	}
+	silent = math.MinInt64
+	answers := make(chan answer)
+	for i, m := range res.Holders.Members {
+		go func() {
+			answers <- answer{m.ID == r.cfg.Self || r.await(ctx, m, res.Position, deadlines[i]), deadlines[i]}
+		}()
 	}
 	for range res.Holders.Members {
-		if <-answers {
+		if a := <-answers; a.applied {
 			applied++
+		} else {
+			silent = max(silent, a.deadline)
 		}
 		if applied == enough(res) {
 			cancel()
 		}
 	}
-	return applied
+	return applied, silent
+}
+
+// await tells whether the member has applied the position before its deadline. One that has been waited out already is
+// not asked.
+func (r *Revocation) await(ctx context.Context, m fsm.Member, position uint64, deadline time.Duration) bool {
+	p := r.progress(m.ID)
+	if r.cfg.Mono() > deadline {
+		return p.reached(position)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		r.pass(ctx, deadline)
+		cancel()
+	}()
+	return p.await(ctx, r.cfg.Applied, m, position)
 }
 
 // enough is how many of the members must have applied the entry.
@@ -162,19 +202,24 @@ func (r *Revocation) pass(ctx context.Context, deadline time.Duration) bool {
 	}
 }
 
-// countedUntil gives when the last of the former members stops to count; a time that has passed if none does.
-func (r *Revocation) countedUntil(former []string, now time.Duration) time.Duration {
-	until := now - 1
+// countedUntil gives when the last of the former members stops to count, and how many still do; a time that has passed if
+// none does.
+func (r *Revocation) countedUntil(former []string, now time.Duration) (until time.Duration, counting int) {
+	until = now - 1
 	if plant.On(plant.ForgottenMember) {
-		return until
+		return until, 0
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.see(r.cfg.State(), former, now)
+	window := r.window()
 	for _, id := range former {
-		until = max(until, r.seen[id]+r.window())
+		if end := r.seen[id] + window; end >= now {
+			until = max(until, end)
+			counting++
+		}
 	}
-	return until
+	return until, counting
 }
 
 // see notes the former members that are new here. The clock was read after they were found in the state: this node may

@@ -57,6 +57,34 @@ func TestASilentMemberIsWaitedOut(t *testing.T) {
 	}
 }
 
+// A member is waited out from when it was last heard; who has been away for longer costs no time, and no question.
+func TestASilentMemberIsWaitedOutFromWhenItWasHeard(t *testing.T) {
+	for name, c := range map[string]struct {
+		ago  time.Duration // c was heard
+		wait time.Duration
+		asks int
+	}{
+		"just now":         {0, window, 1},
+		"a while ago":      {4 * time.Second, window - 4*time.Second, 1},
+		"the window ago":   {window, 0, 1},
+		"longer ago":       {window + 1, atOnce, 0},
+		"later than begun": {-time.Second, window, 1}, // it asks meanwhile, and gets a later tick
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.zero = time.Minute
+				r.heard = map[string]time.Duration{"b": r.zero, "c": r.zero - c.ago}
+				r.peers["c"].silent = true
+				r.lasts(t, c.wait, revocation.Finality{Applied: 2, Expired: 1})
+				if p := r.peers["c"]; p.asked != c.asks || p.inFlight != 0 {
+					t.Errorf("asked %d times, %d under way", p.asked, p.inFlight)
+				}
+			})
+		})
+	}
+}
+
 func TestExactlyTheWindowIsNotEnough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -89,15 +117,15 @@ func TestFormerMembersCountFromWhenTheyWereFirstSeen(t *testing.T) {
 		if took := time.Since(seen); took <= window {
 			t.Errorf("it counted for %v", took)
 		}
-		r.lasts(t, atOnce, revocation.Finality{Applied: 2, Expired: 1}) // it counts no more, and is not forgotten yet
+		r.lasts(t, atOnce, revocation.Finality{Applied: 2}) // it counts no more, and is not forgotten yet
 
 		r.restart()
 		r.lasts(t, window, revocation.Finality{Applied: 2, Expired: 1})
-		r.lasts(t, atOnce, revocation.Finality{Applied: 2, Expired: 1})
+		r.lasts(t, atOnce, revocation.Finality{Applied: 2})
 
 		after := r.fsm.View()
 		r.restore(after) // as late a state: nothing is lost
-		r.lasts(t, atOnce, revocation.Finality{Applied: 2, Expired: 1})
+		r.lasts(t, atOnce, revocation.Finality{Applied: 2})
 
 		r.restore(before) // which goes back, and is made up for
 		r.restore(after)

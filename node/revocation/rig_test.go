@@ -50,7 +50,8 @@ type rig struct {
 	peers   map[string]*peer
 	nudges  int
 	leading bool
-	forgets []time.Duration // when it was proposed to forget somebody, since the start
+	heard   map[string]time.Duration // from when on members are waited out; nil where this node does not know
+	forgets []time.Duration          // when it was proposed to forget somebody, since the start
 }
 
 // newRig is of a founded cluster of nodes a, which is this one, b and c.
@@ -62,7 +63,7 @@ func newRig(t testing.TB) *rig {
 		r.peers[id] = &peer{heard: make(chan struct{})}
 	}
 	r.cfg = revocation.Config{
-		Self: "a", State: r.fsm.State, Mono: r.mono, Applied: r.applied, Propose: r.propose, Nudge: r.nudge,
+		Self: "a", State: r.fsm.State, Mono: r.mono, Applied: r.applied, Heard: r.lastHeard, Propose: r.propose, Nudge: r.nudge,
 		Leading: func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.leading },
 	}
 	r.Revocation = revocation.New(r.cfg)
@@ -163,6 +164,13 @@ func (r *rig) applied(ctx context.Context, member fsm.Member, position uint64) (
 		}
 	}
 	return max(position, r.fsm.View().Position()), nil
+}
+
+func (r *rig) lastHeard(member string) (time.Duration, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at, ok := r.heard[member]
+	return at, ok
 }
 
 func (r *rig) set(how func()) {

@@ -73,7 +73,7 @@ func young(age time.Duration, proved bool, bound time.Duration) error {
 	case plant.On(plant.RestartedFreshness) && !proved:
 		return nil
 	case !proved:
-		return fmt.Errorf("%w: this node has had no answer from a leader since it started; ask another node", fault.ErrStale)
+		return fmt.Errorf("%w: this node has had no answer from a leader since it started, or was restored; ask another node", fault.ErrStale)
 	case age > bound:
 		return fmt.Errorf("%w: this node had its last answer from a leader %v ago; ask another node", fault.ErrStale, age.Round(time.Millisecond))
 	}

@@ -86,6 +86,7 @@ func Explore(b Bounds, limit int, off ...Rule) (Result, error) {
 func (m *Model) start() State {
 	var s State
 	s.nodes[0].believes = 1
+	s.nodes[0].leads = 1
 	for n := range m.bounds.Nodes {
 		if m.bounds.Fresh.has(n) {
 			s.nodes[n].fresh = 1

@@ -19,9 +19,6 @@ func (m *Model) commitNext(s *State) {
 		s.commitAt[s.commit] = s.now
 	}
 	s.commit++
-	if s.wait.active && s.wait.pos == s.commit {
-		s.wait.since = s.now
-	}
 }
 
 // replicate commits entries, and applies them on every node at its own pace.
@@ -77,6 +74,9 @@ func (m *Model) arrive(s *State, n uint8) {
 	}
 	if s.wait.active && at.applied() >= s.wait.pos {
 		s.wait.acked |= 1 << n
+		if n == s.wait.leader && at.applied() == s.wait.pos {
+			m.waitOut(s)
+		}
 	}
 }
 
@@ -97,6 +97,7 @@ func (m *Model) elect(s *State) {
 		}
 		next.leader = n
 		next.nodes[n].believes = 1
+		next.nodes[n].leads, next.nodes[n].heard = s.now+1, [maxNodes]uint8{}
 		if m.off.newLeaderCountsFormer {
 			next.nodes[n].removal = 0
 		}

@@ -48,9 +48,6 @@ func (m *Model) revoke(s *State) {
 	}
 	next.used.revokes++
 	next.wait = wait{active: true, leader: s.leader, pos: next.length}
-	if next.commit == next.length {
-		next.wait.since = s.now
-	}
 	m.step(Action{kind: proposesRevoke, node: s.leader, pos: next.length}, &next)
 }
 
@@ -70,7 +67,7 @@ func (m *Model) finish(s *State) {
 	if m.settled(s) {
 		m.seen(Action{kind: revokeSettles, node: w.leader}, &next, seen|RevokedByAll)
 	}
-	if m.over(w.leader, w.since, s.now) {
+	if m.ranOut(s) {
 		m.seen(Action{kind: revokeRunsOut, node: w.leader}, &next, seen|RevokedByTime)
 	}
 }
@@ -87,6 +84,34 @@ func (m *Model) settled(s *State) bool {
 		holders &^= uint8(m.bounds.Replicas)
 	}
 	return holders&^w.acked == 0 && (!m.counts(s, w.leader, w.pos) || m.off.formerMembersHold)
+}
+
+// ranOut tells whether no holder that is not known to have applied the entry can be fresh any more.
+func (m *Model) ranOut(s *State) bool {
+	w := s.wait
+	holders := m.holders(s, w.pos)
+	for n := range m.bounds.Nodes {
+		if set(holders&^w.acked).has(n) && w.since[n] != 0 && !m.over(w.leader, w.since[n]-1, s.now) {
+			return false
+		}
+	}
+	return !m.counts(s, w.leader, w.pos) || m.off.formerMembersHold
+}
+
+// waitOut notes from when on each node is waited out: from when its leader last heard a question of it, or has led. What
+// it proved with the help of earlier leaders, it asked for before.
+func (m *Model) waitOut(s *State) {
+	leader := &s.nodes[s.wait.leader]
+	for n := range m.bounds.Nodes {
+		if n == s.wait.leader {
+			continue
+		}
+		since := leader.heard[n]
+		if !m.off.countFromLeading {
+			since = max(since, leader.leads)
+		}
+		s.wait.since[n] = since
+	}
 }
 
 func (m *Model) holders(s *State, pos uint8) (holders uint8) {

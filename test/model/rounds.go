@@ -37,6 +37,9 @@ func (m *Model) ask(s *State, n uint8) {
 		next := *s
 		next.used.asks++
 		next.nodes[n].round = round{phase: asked, leader: l, noted: s.now}
+		if !m.off.countFromArrival {
+			next.nodes[l].heard[n] = s.now + 1
+		}
 		if v := &next.verify; v.node == n && m.awaits(v) {
 			v.joined = true
 		}
@@ -98,6 +101,9 @@ func (m *Model) reply(s *State, n uint8, answer Action, member bool) {
 		return
 	}
 	r.phase, r.pos = answered, answer.pos
+	if m.off.countFromArrival {
+		next.nodes[r.leader].heard[n] = s.now + 1
+	}
 	answer.node, answer.other = r.leader, n
 	m.step(answer, &next)
 }

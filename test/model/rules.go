@@ -43,6 +43,8 @@ const (
 	ForgetAfterWindow     Rule = "forget-after-window"
 	QuarterLonger         Rule = "quarter-longer"
 	StrictlyLonger        Rule = "strictly-longer"
+	CountFromArrival      Rule = "count-from-arrival"
+	CountFromLeading      Rule = "count-from-leading"
 	RetryCommitsAgain     Rule = "retry-commits-again"
 )
 
@@ -54,7 +56,7 @@ func Rules() []Rule {
 		AgeEachTime, AgeCountsPauses, ClockAfterRequest, StateAfterFreshness, FreshnessOfObject, RevisionBeforeKey,
 		KeyPublishedFirst, RestartDropsFreshness, RestoreDropsFreshness, RestoreDropsRounds, OldSnapshotsRefused,
 		WaitForAll, NonVotersHold, FormerMembersHold, FormerFromApplication, NewLeaderCountsFormer, ForgetAfterWindow,
-		QuarterLonger, StrictlyLonger, RetryCommitsAgain,
+		QuarterLonger, StrictlyLonger, CountFromArrival, CountFromLeading, RetryCommitsAgain,
 	}
 }
 
@@ -65,7 +67,7 @@ type flags struct {
 	ageEachTime, ageCountsPauses, clockAfterRequest, stateAfterFreshness, freshnessOfObject, revisionBeforeKey,
 	keyPublishedFirst, restartDropsFreshness, restoreDropsFreshness, restoreDropsRounds, oldSnapshotsRefused,
 	waitForAll, nonVotersHold, formerMembersHold, formerFromApplication, newLeaderCountsFormer, forgetAfterWindow,
-	quarterLonger, strictlyLonger, retryCommitsAgain bool
+	quarterLonger, strictlyLonger, countFromArrival, countFromLeading, retryCommitsAgain bool
 }
 
 func without(rules []Rule) (off flags) {
@@ -113,6 +115,7 @@ func (f *flags) ofRevocation(r Rule) *bool {
 		WaitForAll: &f.waitForAll, NonVotersHold: &f.nonVotersHold, FormerMembersHold: &f.formerMembersHold,
 		FormerFromApplication: &f.formerFromApplication, NewLeaderCountsFormer: &f.newLeaderCountsFormer,
 		ForgetAfterWindow: &f.forgetAfterWindow, QuarterLonger: &f.quarterLonger, StrictlyLonger: &f.strictlyLonger,
+		CountFromArrival: &f.countFromArrival, CountFromLeading: &f.countFromLeading,
 		RetryCommitsAgain: &f.retryCommitsAgain,
 	}[r]
 }

@@ -46,7 +46,10 @@ type node struct {
 	fresh    uint8 // the time through which the node's state object is proved fresh
 	believes uint8 // if it leads, or believes so: one more than the last position that it knows committed, once deposed
 	removal  uint8 // the time from which it counts the node that left
-	round    round
+	leads    uint8 // the time from which it has led, if it leads or believes so
+	// heard is when it last heard a question of each node.
+	heard [maxNodes]uint8
+	round round
 }
 
 // applied is the position that the node's state has come to.
@@ -68,9 +71,11 @@ type round struct {
 
 // wait is a Revoke that has not returned.
 type wait struct {
-	active             bool
-	leader, pos, since uint8
-	acked              uint8 // the nodes that were seen to have applied it
+	active      bool
+	leader, pos uint8
+	acked       uint8 // the nodes that were seen to have applied it
+	// since is, for each node, from when on it is waited out; set once the leader has applied the entry.
+	since [maxNodes]uint8
 }
 
 // has tells whether the key is there once the log is applied through pos.

@@ -6,8 +6,10 @@ func (m *Model) tidy(s *State) {
 	for n := range m.bounds.Nodes {
 		m.tidyNode(s, n)
 	}
-	if s.wait.active && s.wait.pos <= s.commit && m.over(s.wait.leader, s.wait.since, s.now) {
-		s.wait.since = 0
+	for n := range m.bounds.Nodes {
+		if since := &s.wait.since[n]; *since != 0 && m.over(s.wait.leader, *since-1, s.now) {
+			*since = 0
+		}
 	}
 	if s.revoked {
 		s.used.revokes = m.bounds.Revokes
@@ -19,6 +21,7 @@ func (m *Model) tidyNode(s *State, n uint8) {
 	if at.believes != 0 && !m.off.tickNotBelief && !m.off.answerAfterCommit {
 		at.believes = 1
 	}
+	m.tidyLeader(s, n)
 	switch {
 	case at.removal == 0:
 	case s.revoked:
@@ -34,6 +37,19 @@ func (m *Model) tidyNode(s *State, n uint8) {
 	}
 	if m.stillborn(s, n) {
 		at.round = round{}
+	}
+}
+
+// tidyLeader forgets when a node began to lead and what it heard, where that is long ago or of no use.
+func (m *Model) tidyLeader(s *State, n uint8) {
+	at := &s.nodes[n]
+	if s.revoked || at.believes == 0 || at.leads != 0 && m.over(n, at.leads-1, s.now) {
+		at.leads = 0
+	}
+	for o := range m.bounds.Nodes {
+		if heard := &at.heard[o]; s.revoked || at.believes == 0 || *heard != 0 && m.over(n, *heard-1, s.now) {
+			*heard = 0
+		}
 	}
 }
 

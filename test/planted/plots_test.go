@@ -29,11 +29,16 @@ var plots = map[plant.Fault]plot{
 	plant.StoppingClock:   only(sim.Pause),
 	plant.ForgottenMember: only(sim.Replace),
 	plant.ForgetfulLeader: only(sim.Replace),
+	plant.ForgottenTicks:  only(sim.Lone, sim.Halves, sim.OneWay, sim.Pause),
 	plant.IdleRevoke:      {options: sim.Options{Faults: []sim.Fault{sim.Lone, sim.Halves, sim.Pause}, Deleting: true}},
 	plant.OldSnapshot:     only(sim.Messages, sim.Lag),
 	plant.CommitIndex:     only(sim.Comeback),
 	plant.LostSync:        only(sim.Crash, sim.Blackout),
 	plant.LeanSnapshot:    only(sim.Crash, sim.Lag),
+	plant.LateHearing: {
+		rule: model.CountFromArrival,
+		why:  "a member would have to be away for seconds, ask once, and be away again before the answer is noted",
+	},
 	plant.RestoredFreshness: {
 		rule: model.RestoreDropsFreshness,
 		why:  "no state goes back unless an old snapshot is let through, and that alone breaks promises",
