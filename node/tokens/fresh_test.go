@@ -200,23 +200,30 @@ func TestABatchTakesOneRound(t *testing.T) {
 
 func TestThoseWhoWaitForARoundAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ahead, r, _ := pair(t, func(c *tokens.Config) { c.MaxWaiters = 3 })
+		ahead, r, _ := pair(t, func(c *tokens.Config) { c.MaxWaiters = 2 })
 		token := ahead.issue(t, &v1.IssueRequest{Subject: "ada"}).GetToken()
 		enough := make(chan struct{})
 		r.round = func(context.Context) error { <-enough; return fault.ErrNoLeader }
-		answers := make(chan error, 3)
-		for _, level := range []v1.VerifyRequest_Consistency{bounded, staleOK, linearizable} {
-			go func() {
-				_, err := r.at(level, token)
-				answers <- err
-			}()
+		answers := make(chan error, 4)
+		wait := func(levels ...v1.VerifyRequest_Consistency) {
+			for _, level := range levels {
+				go func() {
+					_, err := r.at(level, token)
+					answers <- err
+				}()
+			}
+			synctest.Wait()
 		}
-		synctest.Wait()
+		wait(bounded, staleOK)
 		if _, err := r.at(bounded, token); !errors.Is(err, fault.ErrBehind) {
-			t.Errorf("the fourth: %v", err)
+			t.Errorf("the third with a token from the future: %v", err)
+		}
+		wait(linearizable, linearizable) // they have a room of their own
+		if _, err := r.at(linearizable, token); !errors.Is(err, fault.ErrBehind) {
+			t.Errorf("the third that asks for a round: %v", err)
 		}
 		close(enough)
-		for range 3 {
+		for range 4 {
 			if err := <-answers; !errors.Is(err, fault.ErrNoLeader) {
 				t.Errorf("one that waited: %v", err)
 			}

@@ -82,9 +82,13 @@ func young(age time.Duration, proved bool, bound time.Duration) error {
 
 // round waits for a freshness round. The number of those who wait is bounded.
 func (s *Service) round(ctx context.Context, urgent bool) error {
+	waiting := s.ahead
+	if urgent {
+		waiting = s.urgent
+	}
 	select {
-	case s.waiting <- struct{}{}:
-		defer func() { <-s.waiting }()
+	case waiting <- struct{}{}:
+		defer func() { <-waiting }()
 	default:
 		return fmt.Errorf("%w: too many requests wait for it to catch up", fault.ErrBehind)
 	}

@@ -40,15 +40,16 @@ type Config struct {
 	// Now gives the cluster's time, and whether it is known. Last gives the time that the node last knew,
 	// carried on, and whether it ever knew it.
 	Now, Last func() (time.Time, bool)
-	// MaxWaiters bounds the requests that wait for a round; 1024 if zero.
+	// MaxWaiters bounds the requests that wait for a round because a token is ahead of the state, and apart from them those
+	// whose level asks for one: tokens may be forged, and must not stand in the way of these. 1024 if zero.
 	MaxWaiters int
 }
 
 // Service issues and verifies. Its methods are safe for concurrent use.
 type Service struct {
 	cfg Config
-	// waiting holds a place for each request that waits for a round.
-	waiting chan struct{}
+	// ahead and urgent hold a place for each request that waits for a round.
+	ahead, urgent chan struct{}
 	// ending holds a place for each revocation under way.
 	ending chan struct{}
 }
@@ -61,5 +62,8 @@ func New(cfg Config) *Service {
 	if cfg.MaxWaiters == 0 {
 		cfg.MaxWaiters = 1024
 	}
-	return &Service{cfg: cfg, waiting: make(chan struct{}, cfg.MaxWaiters), ending: make(chan struct{}, maxEnding)}
+	return &Service{
+		cfg: cfg, ahead: make(chan struct{}, cfg.MaxWaiters), urgent: make(chan struct{}, cfg.MaxWaiters),
+		ending: make(chan struct{}, maxEnding),
+	}
 }
