@@ -107,6 +107,8 @@ func (e *Error) conduct(k kind) conduct {
 		return failed
 	case e.kind != ErrUnavailable && e.kind != ErrInternal && e.kind != ErrOutcomeUnknown:
 		return well
+	case e.ahead:
+		return unjudged
 	case k.reads() || k == probing:
 		return failed
 	}

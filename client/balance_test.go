@@ -269,6 +269,26 @@ func TestAFailingNodeIsSparedAndComesBackWithoutACallerPaying(t *testing.T) {
 	})
 }
 
+// While there is no leader, no node can judge a token that somebody made up to be ahead of it. They judge all others, so
+// whoever sends such tokens must not have nodes spared.
+func TestATokenAheadOfANodeTellsNothingOfIt(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		c := f.client()
+		stop := f.load(c)
+		rest(2 * time.Second)
+		stop()
+		f.forgetCounts()
+		f.nodes[1].fail(refusal(t, connect.CodeUnavailable, "the token is ahead of this node's state", &v1.TokenAhead{}))
+		for range 1000 {
+			_, _ = c.Verify(t.Context(), &v1.VerifyRequest{Token: "ahead"}) // which fails where no other node may be asked
+			rest(10 * time.Millisecond)
+		}
+		if mine, other := f.nodes[1].took(), f.nodes[0].took(); mine*3 < other {
+			t.Errorf("the node was asked %d times, another %d times", mine, other)
+		}
+	})
+}
+
 func TestWhetherANodeIsBackIsNotFoundOutByCallers(t *testing.T) {
 	sail(t, 3, func(t *testing.T, f *fleet) {
 		var paid atomic.Int32

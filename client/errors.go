@@ -93,6 +93,8 @@ type Error struct {
 
 	kind  error
 	cause error
+	// ahead says that it is the token's doing that the node could not judge.
+	ahead bool
 	// unsent says that the request did not leave.
 	unsent bool
 }
@@ -157,6 +159,8 @@ func (e *Error) take(d *connect.ErrorDetail) {
 		e.Field = m.GetField()
 	case *v1.OutcomeUnknown:
 		e.kind = ErrOutcomeUnknown
+	case *v1.TokenAhead:
+		e.ahead = true
 	case *v1.RetryAt:
 		if m.GetTime().IsValid() {
 			e.RetryAt = m.GetTime().AsTime()

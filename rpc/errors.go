@@ -26,9 +26,12 @@ var sentinels = []struct {
 	code connect.Code
 	// field is the request's field that is at fault, if one is.
 	field string
+	// detail goes with the error, if there is one.
+	detail proto.Message
 }{
 	// Above all: whatever else is said of such a write, the caller must not take it for undone.
-	{is: fault.ErrOutcomeUnknown, code: connect.CodeUnknown},
+	{is: fault.ErrOutcomeUnknown, code: connect.CodeUnknown, detail: &v1.OutcomeUnknown{}},
+	{is: fault.ErrAhead, code: connect.CodeUnavailable, detail: &v1.TokenAhead{}},
 	{is: fault.ErrNotLeader, code: connect.CodeUnavailable},
 	{is: fault.ErrNoLeader, code: connect.CodeUnavailable},
 	{is: fault.ErrTimeUnknown, code: connect.CodeUnavailable},
@@ -68,7 +71,7 @@ var refusals = map[fsm.Code]connect.Code{
 func wireError(err error) *connect.Error {
 	for _, s := range sentinels {
 		if errors.Is(err, s.is) {
-			return ofSentinel(err, s.code, s.field)
+			return ofSentinel(err, s.code, s.field, s.detail)
 		}
 	}
 	if refusal, ok := errors.AsType[*fsm.Refusal](err); ok {
@@ -89,13 +92,13 @@ func wireError(err error) *connect.Error {
 	return connect.NewError(connect.CodeInternal, errInternal)
 }
 
-func ofSentinel(err error, code connect.Code, field string) *connect.Error {
+func ofSentinel(err error, code connect.Code, field string, detail proto.Message) *connect.Error {
 	if field != "" {
 		return ofField(code, field, err.Error())
 	}
 	out := connect.NewError(code, err)
-	if code == connect.CodeUnknown {
-		addDetail(out, &v1.OutcomeUnknown{})
+	if detail != nil {
+		addDetail(out, detail)
 	}
 	return out
 }

@@ -33,6 +33,7 @@ var mapping = []struct {
 	unknown bool
 	retryAt bool
 }{
+	{name: "ErrAhead", err: fault.ErrAhead, code: connect.CodeUnavailable},
 	{name: "ErrNotLeader", err: fault.ErrNotLeader, code: connect.CodeUnavailable},
 	{name: "ErrNoLeader", err: fault.ErrNoLeader, code: connect.CodeUnavailable},
 	{name: "ErrTimeUnknown", err: fault.ErrTimeUnknown, code: connect.CodeUnavailable},
@@ -107,6 +108,9 @@ func TestEveryFailureHasItsCode(t *testing.T) {
 			violation, _ := detailOf[*v1.FieldViolation](t, err)
 			if violation.GetField() != c.field {
 				t.Errorf("names the field %q, want %q", violation.GetField(), c.field)
+			}
+			if _, ahead := detailOf[*v1.TokenAhead](t, err); ahead != errors.Is(c.err, fault.ErrAhead) {
+				t.Errorf("token ahead: %v", ahead)
 			}
 			if _, open := detailOf[*v1.OutcomeUnknown](t, err); open != c.unknown {
 				t.Errorf("outcome unknown: %v", open)

@@ -14,6 +14,8 @@ var (
 	ErrNoLeader = errors.New("the cluster has no leader")
 	// ErrTimeUnknown says that no majority of the voters' clocks agrees, so that nothing can be dated.
 	ErrTimeUnknown = errors.New("the cluster's time is unknown")
+	// ErrAhead says that a token names a change that the node has not got, and that no leader could be asked about it.
+	ErrAhead = errors.New("the token is ahead of this node's state")
 	// ErrBehind says that the node has not caught up with what the request names.
 	ErrBehind = errors.New("this node is behind")
 	// ErrStale says that the node cannot prove that its state is young enough to verify on.

@@ -54,6 +54,9 @@ func (s *Service) verify(ctx context.Context, level v1.VerifyRequest_Consistency
 		return verdicts, err
 	}
 	if err := s.round(ctx, false); err != nil {
+		if ctx.Err() == nil {
+			err = fmt.Errorf("%w: %w", fault.ErrAhead, err)
+		}
 		return nil, err
 	}
 	if from, err = s.again(level); err != nil {

@@ -160,6 +160,44 @@ func (*OutcomeUnknown) Descriptor() ([]byte, []int) {
 	return file_keyquorum_v1_error_proto_rawDescGZIP(), []int{2}
 }
 
+// TokenAhead says that the token at hand names a change that the node has not got and could ask no leader about. Anybody
+// can make up such a token, so it tells nothing of the node, which may judge others well.
+type TokenAhead struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenAhead) Reset() {
+	*x = TokenAhead{}
+	mi := &file_keyquorum_v1_error_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenAhead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenAhead) ProtoMessage() {}
+
+func (x *TokenAhead) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_v1_error_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenAhead.ProtoReflect.Descriptor instead.
+func (*TokenAhead) Descriptor() ([]byte, []int) {
+	return file_keyquorum_v1_error_proto_rawDescGZIP(), []int{3}
+}
+
 // RetryAt says when the same request can succeed.
 type RetryAt struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -170,7 +208,7 @@ type RetryAt struct {
 
 func (x *RetryAt) Reset() {
 	*x = RetryAt{}
-	mi := &file_keyquorum_v1_error_proto_msgTypes[3]
+	mi := &file_keyquorum_v1_error_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -182,7 +220,7 @@ func (x *RetryAt) String() string {
 func (*RetryAt) ProtoMessage() {}
 
 func (x *RetryAt) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_v1_error_proto_msgTypes[3]
+	mi := &file_keyquorum_v1_error_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -195,7 +233,7 @@ func (x *RetryAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryAt.ProtoReflect.Descriptor instead.
 func (*RetryAt) Descriptor() ([]byte, []int) {
-	return file_keyquorum_v1_error_proto_rawDescGZIP(), []int{3}
+	return file_keyquorum_v1_error_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RetryAt) GetTime() *timestamppb.Timestamp {
@@ -216,7 +254,9 @@ const file_keyquorum_v1_error_proto_rawDesc = "" +
 	"\x0eFieldViolation\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\"\x10\n" +
-	"\x0eOutcomeUnknown\"9\n" +
+	"\x0eOutcomeUnknown\"\f\n" +
+	"\n" +
+	"TokenAhead\"9\n" +
 	"\aRetryAt\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04timeBAZ?github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1;keyquorumv1b\x06proto3"
 
@@ -232,16 +272,17 @@ func file_keyquorum_v1_error_proto_rawDescGZIP() []byte {
 	return file_keyquorum_v1_error_proto_rawDescData
 }
 
-var file_keyquorum_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_keyquorum_v1_error_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_keyquorum_v1_error_proto_goTypes = []any{
 	(*RequestInfo)(nil),           // 0: keyquorum.v1.RequestInfo
 	(*FieldViolation)(nil),        // 1: keyquorum.v1.FieldViolation
 	(*OutcomeUnknown)(nil),        // 2: keyquorum.v1.OutcomeUnknown
-	(*RetryAt)(nil),               // 3: keyquorum.v1.RetryAt
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(*TokenAhead)(nil),            // 3: keyquorum.v1.TokenAhead
+	(*RetryAt)(nil),               // 4: keyquorum.v1.RetryAt
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
 }
 var file_keyquorum_v1_error_proto_depIdxs = []int32{
-	4, // 0: keyquorum.v1.RetryAt.time:type_name -> google.protobuf.Timestamp
+	5, // 0: keyquorum.v1.RetryAt.time:type_name -> google.protobuf.Timestamp
 	1, // [1:1] is the sub-list for method output_type
 	1, // [1:1] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
@@ -260,7 +301,7 @@ func file_keyquorum_v1_error_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyquorum_v1_error_proto_rawDesc), len(file_keyquorum_v1_error_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
