@@ -86,12 +86,13 @@ func (t *Ticks) Tick(ctx context.Context, asker string, waited bool) (uint64, er
 }
 
 // hear notes that a member has asked, before its tick can be proposed: a change that is applied here and finds no question
-// of a member is before any tick that the member is still to get.
+// of a member is before any tick that the member is still to get. Several questions of one member can be here at once, and
+// be noted out of order: the latest counts.
 func (t *Ticks) hear(asker string) {
 	now := t.cfg.Mono()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.heard[asker] = now
+	t.heard[asker] = max(t.heard[asker], now)
 }
 
 // Heard gives when the member last asked, by Mono; false if it never did.

@@ -30,12 +30,14 @@ type leader struct {
 	// held keeps ticks from being committed; failure has them fail.
 	held    chan struct{}
 	failure error
+	// reading runs once the clock has been read, before the reader goes on; none if nil.
+	reading func()
 }
 
 func newLeader(t *testing.T, members ...string) *leader {
 	t.Helper()
 	l := &leader{log: newLog(t, members...), start: time.Now()}
-	l.Ticks = freshness.NewTicks(freshness.TicksConfig{Propose: l.propose, Mono: func() time.Duration { return time.Since(l.start) }, View: l.fsm.View, Origin: fsm.Origin{Actor: "test"}})
+	l.Ticks = freshness.NewTicks(freshness.TicksConfig{Propose: l.propose, Mono: l.mono, View: l.fsm.View, Origin: fsm.Origin{Actor: "test"}})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
@@ -48,6 +50,14 @@ func newLeader(t *testing.T, members ...string) *leader {
 	t.Cleanup(l.stop)
 	synctest.Wait()
 	return l
+}
+
+func (l *leader) mono() time.Duration {
+	now := time.Since(l.start)
+	if l.reading != nil {
+		l.reading()
+	}
+	return now
 }
 
 func (l *leader) propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error) {
@@ -303,8 +313,11 @@ func TestAQuestionIsHeardBeforeItsTickIsProposed(t *testing.T) {
 			answered <- err
 		}()
 		synctest.Wait()
-		if at, ok := l.Heard("b"); !ok || at != time.Second || len(l.proposed) != 0 {
-			t.Errorf("heard %t, at %v, with %d ticks proposed", ok, at, len(l.proposed))
+		l.mu.Lock()
+		proposed := len(l.proposed)
+		l.mu.Unlock()
+		if at, ok := l.Heard("b"); !ok || at != time.Second || proposed != 0 {
+			t.Errorf("heard %t, at %v, with %d ticks proposed", ok, at, proposed)
 		}
 		time.Sleep(time.Second)
 		close(l.held)
@@ -319,6 +332,33 @@ func TestAQuestionIsHeardBeforeItsTickIsProposed(t *testing.T) {
 		}
 		if at, ok := l.Heard("stranger"); ok {
 			t.Errorf("who is no member is noted, at %v", at)
+		}
+	})
+}
+
+// Several questions of a member can be at the leader at once, and one of before be noted last.
+func TestALateNoteDoesNotTakeBackALaterQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLeader(t, "a", "b")
+		stuck, read := make(chan struct{}), make(chan struct{})
+		first := true
+		l.reading = func() {
+			if first {
+				first = false
+				close(read)
+				<-stuck
+			}
+		}
+		go l.Tick(t.Context(), "b", false) // who asked is gone
+		<-read
+		time.Sleep(30 * time.Second)
+		if _, err := l.Tick(t.Context(), "b", false); err != nil {
+			t.Fatal(err)
+		}
+		close(stuck)
+		synctest.Wait()
+		if at, _ := l.Heard("b"); at < 30*time.Second {
+			t.Errorf("heard at %v", at)
 		}
 	})
 }

@@ -32,6 +32,10 @@ func (t *Transport) append(rpc raft.RPC, req *raft.AppendEntriesRequest) raft.RP
 		return resp
 	}
 	index, term := lastSnapshot(s.raft)
+	if contradicts(req, index, term) {
+		t.giveUp("the leader's log contradicts this node's snapshot: the cluster has lost entries that were committed", index)
+		return resp
+	}
 	if req.PrevLogEntry < index {
 		req = behind(req, index, term)
 		if len(req.Entries) == 0 {
@@ -53,10 +57,30 @@ func (t *Transport) append(rpc raft.RPC, req *raft.AppendEntriesRequest) raft.RP
 		rpc.Command = &alone
 		return t.ask(rpc)
 	case err == nil && last.Term != term:
-		t.log.Error("the log contradicts the snapshot: this node has to be started anew", "snapshot-index", index)
-		t.overtakenOnce.Do(t.overtaken)
+		t.giveUp("the log contradicts the snapshot: this node has to be started anew", index)
 	}
 	return resp
+}
+
+func (t *Transport) giveUp(why string, index uint64) {
+	t.overtakenOnce.Do(func() {
+		t.log.Error(why, "snapshot-index", index)
+		t.overtaken()
+	})
+}
+
+// contradicts tells whether an append cannot be of the log that a snapshot ends with the entry index of term: terms never
+// fall along a log. It takes committed entries that were lost elsewhere, as with a data directory that was put back.
+func contradicts(req *raft.AppendEntriesRequest, index, term uint64) bool {
+	if req.PrevLogEntry <= index && req.PrevLogTerm > term {
+		return true
+	}
+	for _, e := range req.Entries {
+		if e.Index < index && e.Term > term || e.Index == index && e.Term != term {
+			return true
+		}
+	}
+	return false
 }
 
 // refused tells whether Raft follows the sender and yet refused what follows on some entry.

@@ -358,6 +358,39 @@ func TestAnAppendThatBeginsBeforeTheSnapshotGoesOn(t *testing.T) {
 	}
 }
 
+// A leader whose log is not the one that the follower's snapshot is of, as when committed entries were lost elsewhere, gets
+// nothing taken as read.
+func TestALeaderWhoseLogContradictsTheSnapshotIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		prev    raft.Log
+		entries []*raft.Log
+	}{
+		"in the entry that it ends with": {raft.Log{Index: 4, Term: 2}, []*raft.Log{entry(5, 3, "x"), entry(6, 3, "y")}},
+		"in one before":                  {raft.Log{Index: 2, Term: 2}, []*raft.Log{entry(3, 3, "x"), entry(4, 3, "y")}},
+		"in what precedes":               {raft.Log{Index: 4, Term: 3}, []*raft.Log{entry(5, 3, "x")}},
+	} {
+		inBubble(t, name, func(t *testing.T) {
+			net := memnet.New()
+			l, err := net.Listen("n2:7401")
+			if err != nil {
+				t.Fatal(err)
+			}
+			noticed := 0
+			trans, err := NewTCP(TCPConfig{Listener: l, Dial: net.Dialer("n2"), Overtaken: func() { noticed++ }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			follower := run(t, "n2", trans, still)
+			leader := play(t, net, "n3", 3, repaired)
+			leader.mustInstall(raft.Log{Index: 5, Term: 2}, "a b c")
+			resp := leader.append(c.prev, 7, c.entries...)
+			if got := follower.fsm.String(); resp.Success || noticed != 1 || got != "a b c" {
+				t.Errorf("%+v, noticed %d times, applied %q", resp, noticed, got)
+			}
+		})
+	}
+}
+
 // Whose term is over is refused, whatever the snapshot has.
 func TestAnOldLeadersAppendBeforeTheSnapshotIsRefused(t *testing.T) {
 	inBubble(t, "repaired", func(t *testing.T) {
