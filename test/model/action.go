@@ -21,6 +21,7 @@ const (
 	electedWithout
 	restarts
 	restored
+	isAsked
 	asks
 	proposesTick
 	answers
@@ -67,6 +68,7 @@ var words = map[kind]string{
 	electedWithout:     "%node is elected, and what was not committed is lost; the leader before does not know",
 	restarts:           "%node restarts, with its state at position %pos",
 	restored:           "%node has its state replaced by that of position %pos",
+	isAsked:            "the question of %node arrives at %other",
 	asks:               "%node notes its clock and asks %other for a tick",
 	answers:            "%node answers %other with position %pos",
 	answersEarly:       "%node, deposed, answers %other with position %pos, where it has just put a tick that nobody commits",

@@ -161,7 +161,7 @@ func (m *Model) startAt(s *State, n, pos uint8) {
 // lose ends the rounds that were asked of a node that knows nothing of them any more.
 func (m *Model) lose(s *State, n uint8) {
 	for i := range m.bounds.Nodes {
-		if r := &s.nodes[i].round; (r.phase == asked || r.phase == bound) && r.leader == n {
+		if r := &s.nodes[i].round; (r.phase == sent || r.phase == asked || r.phase == bound) && r.leader == n {
 			*r = round{}
 		}
 	}

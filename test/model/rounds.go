@@ -9,6 +9,8 @@ func (m *Model) freshness(s *State) {
 		m.ask(s, n)
 		m.contact(s, n)
 		switch s.nodes[n].round.phase {
+		case sent:
+			m.isAskedBy(s, n)
 		case asked:
 			m.shortcut(s, n)
 		case bound:
@@ -36,15 +38,23 @@ func (m *Model) ask(s *State, n uint8) {
 		}
 		next := *s
 		next.used.asks++
-		next.nodes[n].round = round{phase: asked, leader: l, noted: s.now}
-		if !m.off.countFromArrival {
-			next.nodes[l].heard[n] = s.now + 1
-		}
+		next.nodes[n].round = round{phase: sent, leader: l, noted: s.now}
 		if v := &next.verify; v.node == n && m.awaits(v) {
 			v.joined = true
 		}
 		m.step(Action{kind: asks, node: n, other: l}, &next)
 	}
+}
+
+// isAskedBy has a question come to whom it is for, who notes when that was.
+func (m *Model) isAskedBy(s *State, n uint8) {
+	next := *s
+	r := &next.nodes[n].round
+	r.phase = asked
+	if !m.off.countFromArrival {
+		next.nodes[r.leader].heard[n] = s.now + 1
+	}
+	m.step(Action{kind: isAsked, node: n, other: r.leader}, &next)
 }
 
 // tick has the leader propose one for any of those whose questions are there.

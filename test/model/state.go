@@ -58,7 +58,8 @@ func (n *node) applied() uint8 { return min(n.key, n.rev) }
 // Phases of a round.
 const (
 	noRound uint8 = iota
-	asked
+	sent
+	asked    // the question has arrived
 	bound    // to a tick
 	answered // with a position
 	proved   // the state has come to the position, and is not marked as fresh yet
