@@ -301,7 +301,8 @@ type Finality struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Nodes that have applied the change.
 	AppliedNodes uint32 `protobuf:"varint,1,opt,name=applied_nodes,json=appliedNodes,proto3" json:"applied_nodes,omitempty"`
-	// Nodes that did not say so in time, and refuse to verify until they have. Former members are among them.
+	// Nodes that did not say so in time, or have been away for too long to be asked: they refuse to verify until they have it.
+	// Former members that had to be waited for are among them.
 	ExpiredNodes uint32 `protobuf:"varint,2,opt,name=expired_nodes,json=expiredNodes,proto3" json:"expired_nodes,omitempty"`
 	// How long it took, from the leader's having the request.
 	Took          *durationpb.Duration `protobuf:"bytes,3,opt,name=took,proto3" json:"took,omitempty"`
