@@ -20,6 +20,9 @@
 //   - After a snapshot, a follower refuses what follows on it if the log no longer has the snapshot's last entry, or
 //     still has another one, which was lost. Here the first is mended, and the second, which only a start can mend
 //     (raftstore), is noticed (overtaken.go).
+//   - A leader that takes a follower to be further behind than it is goes back over entries that the follower has in
+//     its snapshot only, one at a time and without a pause; as late snapshots are not installed, it would never come to
+//     an end. Here what the snapshot has is taken as read (overtaken.go).
 //
 // Beside the repairs, a node can be kept from standing for leader (stand.go).
 package raftnet
