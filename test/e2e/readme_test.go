@@ -74,6 +74,10 @@ func TestTheReadmesServiceWorks(t *testing.T) {
 	}
 	foreground(t, filepath.Join("..", ".."), "go build -o "+dir+"/shop "+dir+"/main.go")
 	background(t, dir, "exec "+e2e.Binary(t)+" dev --listen "+node)
+	e2e.Await(t, "the node to be ready", func() bool {
+		_, err := answer(t, http.MethodGet, "http://"+node+"/readyz", "")
+		return err == nil
+	})
 	background(t, dir, "exec ./shop")
 	var token string
 	e2e.Await(t, "a token from the service", func() bool {
