@@ -200,7 +200,7 @@ func watch(t *testing.T, n *e2e.Node, token string, begun time.Time, acknowledge
 		default:
 			t.Errorf("%s: %v", n.Name, err)
 		}
-		if start > bound+bound/5 {
+		if start > bound { // it can be acknowledged from then on
 			step.Reset(fine)
 		}
 		select {
