@@ -1,4 +1,4 @@
-// Package plainfile opens files that have to be regular ones, and makes durable what became of names. Where a named pipe stands in a file's place, opening it
+// Package plainfile opens, reads and makes files that have to be regular ones, and makes durable what became of names. Where a named pipe stands in a file's place, opening it
 // must not wait for whoever holds the other end; and what is told of a file must be of the one that was opened.
 package plainfile
 
