@@ -23,7 +23,6 @@ const (
 
 	certMode = 0o644
 	keyMode  = 0o600
-	dirMode  = 0o700
 	// maxFile is far more than a certificate or a key has, in bytes.
 	maxFile = 64 << 10
 
@@ -51,20 +50,10 @@ func (l *Leaf) Write(certPath, keyPath string) error {
 // Write writes the CA to CACertFile and CAKeyFile in the folder dir, which is made, for its owner alone, if it is
 // missing; its parent must exist. Else it is as Leaf.Write.
 func (c *CA) Write(dir string) error {
-	if err := makeDir(dir); err != nil {
+	if err := plainfile.MakeDir(dir); err != nil {
 		return err
 	}
 	return writePair(filepath.Join(dir, CACertFile), filepath.Join(dir, CAKeyFile), c.cert, c.key)
-}
-
-func makeDir(dir string) error {
-	switch err := os.Mkdir(dir, dirMode); {
-	case errors.Is(err, fs.ErrExist):
-		return nil
-	case err != nil:
-		return err
-	}
-	return plainfile.Sync(filepath.Dir(dir))
 }
 
 // writePair writes the key first: a certificate without its key is good for nothing, and looks as if it were.

@@ -229,7 +229,7 @@ func TestKeysArePrintedNowhere(t *testing.T) {
 		v   any
 		key []byte
 	}{
-		"CA": {ca, caKey}, "CA by value": {*ca, caKey}, "CA in a field": {struct{ c *pki.CA }{ca}, caKey}, "leaf": {leaf, leafKey}, "leaf by value": {*leaf, leafKey}, //nolint:govet // copied to be printed
+		"CA": {ca, caKey}, "CA by value": {*ca, caKey}, "CA in a field": {struct{ c *pki.CA }{ca}, caKey}, "leaf": {leaf, leafKey}, "leaf by value": {*leaf, leafKey},
 	} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
 			silent(t, name+" "+verb, fmt.Sprintf(verb, held.v), held.key)

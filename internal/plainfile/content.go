@@ -37,6 +37,17 @@ func Exists(path string) error {
 	return fmt.Errorf("%s is there already and was left as it is: %w", path, fs.ErrExist)
 }
 
+// MakeDir makes a folder for its owner alone, durably, unless there is one; its parent must exist.
+func MakeDir(path string) error {
+	switch err := os.Mkdir(path, 0o700); {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return Sync(filepath.Dir(path))
+}
+
 func fill(f *os.File, b []byte, mode fs.FileMode) error {
 	if err := f.Chmod(mode); err != nil {
 		return err
