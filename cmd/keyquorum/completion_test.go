@@ -17,6 +17,8 @@ var completions = []struct {
 	{"keyquorum cluster ", []string{"init", "members", "transfer-leadership", "settings"}, "serve"},
 	{"keyquorum cluster settings ", []string{"get", "set"}, "init"},
 	{"keyquorum cluster settings set --m", []string{"--mode", "--max-ttl", "--min-ttl"}, "--addr"},
+	{"keyquorum ca ", []string{"init", "issue-node", "issue-client"}, "serve"},
+	{"keyquorum ca issue-node ca n1 --", []string{"--host", "--out", "--valid-for"}, "--role"},
 	{"keyquorum serve --data-dir x --ra", []string{"--raft-listen"}, "--data-dir"},
 }
 

@@ -66,8 +66,13 @@ func jsonText(m proto.Message) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", errNonsense, err)
 	}
+	return escaped(string(b)), nil
+}
+
+// escaped is a text in JSON with escapes for all that could steer a terminal.
+func escaped(b string) string {
 	var text strings.Builder
-	for _, r := range string(b) {
+	for _, r := range b {
 		if !unsafe(r) {
 			text.WriteRune(r)
 			continue
@@ -76,7 +81,7 @@ func jsonText(m proto.Message) (string, error) {
 			fmt.Fprintf(&text, `\u%04x`, unit)
 		}
 	}
-	return text.String(), nil
+	return text.String()
 }
 
 // style is an ANSI attribute.
