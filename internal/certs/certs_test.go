@@ -174,6 +174,33 @@ func TestWhatIsBrokenChangesNothingAndIsToldOnce(t *testing.T) {
 	}
 }
 
+// The clock is read after the files: here it is when the rest of the swap arrives.
+func TestASwapThatAReadingMeetsHalfWayIsNoFault(t *testing.T) {
+	r := newRig(t)
+	ca := r.ca()
+	f := r.files(r.node(ca, "n1"), ca)
+	var arrives func()
+	now := func() time.Time {
+		if do := arrives; do != nil {
+			arrives = nil
+			do()
+		}
+		return r.time()
+	}
+	var log logged
+	s, err := certs.Open(f, certs.Options{Now: now, Logger: log.logger()})
+	must(t, err)
+	leaf := r.node(ca, "n1")
+	next := r.files(leaf, ca)
+	must(t, os.Rename(next.Certificate, f.Certificate))
+	arrives = func() { must(t, os.Rename(next.Key, f.Key)) }
+	reload(t, s)
+	if !s.Certificate().Equal(leaf.Certificate()) {
+		t.Error("the new certificate does not count")
+	}
+	log.want(t, "level=WARN", 0)
+}
+
 func TestFilesThatComeBackAsTheyWereAreTold(t *testing.T) {
 	r := newRig(t)
 	ca := r.ca()

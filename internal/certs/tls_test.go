@@ -5,6 +5,7 @@ package certs_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"testing"
 	"time"
@@ -100,6 +101,18 @@ func TestWhoIsLetIn(t *testing.T) {
 	}
 }
 
+// Go itself refuses whoever shows none; should it not, this does.
+func TestNobodyIsNoNode(t *testing.T) {
+	r := newRig(t)
+	ca := r.ca()
+	s := r.source(r.node(ca, "n1"), ca)
+	for who, want := range map[certs.Callers]error{certs.NodesOnly: certs.ErrNoCertificate, certs.Identified: certs.ErrNoCertificate, certs.Anyone: nil} {
+		if err := s.Server(who).VerifyConnection(tls.ConnectionState{}); !errors.Is(err, want) {
+			t.Errorf("%d: %v", who, err)
+		}
+	}
+}
+
 // Certificates of an authority of one's own, which has signed other things too.
 func TestWhatACertificateMustSay(t *testing.T) {
 	r := newRig(t)
@@ -149,10 +162,15 @@ func TestTimeRunsOutForOpenSourcesToo(t *testing.T) {
 	r.setTime(today.Add(366 * 24 * time.Hour))
 	connect(t, n1.Server(certs.NodesOnly), n2.Client("n1")).refusedByClient(t, "expired")
 
-	fresh := r.source(r.node(ca, "n1"), ca) // so that the server's is not what is refused
-	connect(t, fresh.Server(certs.NodesOnly), n2.Client("n1")).refusedByServer(t, "expired")
 	r.setTime(today.Add(-time.Hour))
 	connect(t, n1.Server(certs.NodesOnly), n2.Client("n1")).refusedByClient(t, "not yet valid")
+
+	r.setTime(today) // now the caller's alone runs out
+	leaf, err := ca.IssueNode(pki.NodeRequest{Name: "n1", Hosts: []string{"n1"}, ValidFor: 3 * 365 * 24 * time.Hour})
+	must(t, err)
+	longer := r.source(leaf, ca)
+	r.setTime(today.Add(366 * 24 * time.Hour))
+	connect(t, longer.Server(certs.NodesOnly), n2.Client("n1")).refusedByServer(t, "expired")
 }
 
 func TestOlderVersionsAreRefused(t *testing.T) {
