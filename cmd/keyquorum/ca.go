@@ -79,12 +79,12 @@ func (f *leafFlags) check() []string {
 }
 
 // issue has the CA make a leaf, and writes it.
-func (f *leafFlags) issue(make func(*pki.CA) (*pki.Leaf, error)) (written, error) {
+func (f *leafFlags) issue(by func(*pki.CA) (*pki.Leaf, error)) (written, error) {
 	ca, err := pki.OpenCA(f.Dir, nil)
 	if err != nil {
 		return written{}, err
 	}
-	leaf, err := make(ca)
+	leaf, err := by(ca)
 	if errors.Is(err, pki.ErrOutlives) {
 		err = fmt.Errorf("%w: give a shorter --valid-for, or make a new CA", err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -156,7 +157,7 @@ func TestTheCARefusesAndLeavesWhatIsThere(t *testing.T) {
 	wants(t, sh.must(1, "ca", "issue-node", dir, "ca", "--host", "n1", "--valid-for", "1m").errors, "ca.crt or", "was left as it is", "--out")
 	sh.must(0, "ca", "issue-node", dir, "n1", "--host", "n1", "--valid-for", "1m")
 	wants(t, sh.must(1, "ca", "issue-client", dir, "n1", "--role", "issuer", "--valid-for", "1m").errors, "n1.crt or", "was left as it is")
-	if after, err := os.ReadFile(filepath.Join(dir, "ca.key")); err != nil || string(after) != string(before) {
+	if after, err := os.ReadFile(filepath.Join(dir, "ca.key")); err != nil || !bytes.Equal(after, before) {
 		t.Error("the CA's key was changed", err)
 	}
 	if err := os.Chmod(filepath.Join(dir, "ca.key"), 0o644); err != nil {
