@@ -254,7 +254,7 @@ func TestDamagedFileIsRefusedWithoutItsContent(t *testing.T) {
 		"gossip key absent":  {swap(`"gossipKey"`, `"gossipkey"`), "member"},
 		"text behind":        {text + "{}", "damaged"},
 		"cut":                {text[:len(text)-3], "damaged"},
-		"huge":               {text + strings.Repeat(" ", 1<<20), "larger"},
+		"huge":               {text + strings.Repeat(" ", 1<<20), "too long"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "keyring")
