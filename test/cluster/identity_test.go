@@ -134,7 +134,7 @@ func TestNobodyIsEvictedByWhoeverNamesItsAddress(t *testing.T) {
 		t.Run(fmt.Sprintf("reachable=%v", reachable), func(t *testing.T) {
 			in(t, func(t *testing.T) {
 				c := cluster.New(t, 3, cluster.Options{})
-				victim, newcomer := c.Follower(), c.Add()
+				victim, newcomer := c.Follower(), c.Prepare() // which does not join by itself meanwhile
 				record, _ := c.Leader().View().Member(victim.UUID)
 				if !reachable {
 					c.Partition(victim)
