@@ -223,19 +223,21 @@ func checkValid(p Plan, ops []*Op, add adder) {
 	}
 }
 
-// canEnd tells whether an operation can have ended a token by the time that it was verified.
+// canEnd tells whether an operation can have ended a token by the time that it was verified. An earlier attempt may have,
+// whatever was said of the last.
 func canEnd(p Plan, by, verify *Op) bool {
-	if by.Invoked > verify.Returned || by.Outcome != OK && by.Outcome != Open {
+	open := by.Outcome == Open || by.Hidden
+	if by.Invoked > verify.Returned || by.Outcome != OK && !open {
 		return false
 	}
 	strict := p.Mode == v1.Settings_STRICT
 	switch by.Kind {
 	case Revoke, Delete:
-		return by.Outcome == Open || by.Revision > verify.Key.Revision
+		return open || by.Revision > verify.Key.Revision
 	case Rotate:
-		return strict && (by.Outcome == Open || by.Revision > verify.Key.Revision)
+		return strict && (open || by.Revision > verify.Key.Revision)
 	case Issue: // another token of the same key expires first, and takes it along
-		same := by.Outcome == Open || by.Hidden || by.Key == verify.Key
+		same := open || by.Key == verify.Key
 		return strict && same && by.Began.Add(by.TTL-slack).Before(verify.Ended)
 	default:
 		return false
