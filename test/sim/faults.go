@@ -343,6 +343,7 @@ func (w *World) replace(s Step) string {
 	})
 	if err != nil {
 		w.note("remove %s: %v", m.host, err)
+		m.doubtful.Store(true)
 		w.mend()
 		return ""
 	}

@@ -29,6 +29,8 @@ type member struct {
 	host   string
 	disk   *disk
 	clocks *clocks
+	// doubtful is set where a removal may have happened, and nobody was told.
+	doubtful atomic.Bool
 
 	mu sync.Mutex
 	// rng is of what happens here.

@@ -195,7 +195,7 @@ func (w *World) trouble() {
 // aftermath heals all, and looks whether everybody agrees on what callers were told.
 func (w *World) aftermath() {
 	w.calm()
-	if !w.await(90*time.Second, w.settled) {
+	if !w.await(90*time.Second, func() bool { w.readmit(); return w.settled() }) {
 		w.violation("the healed cluster does not settle: %s", w.unsettled())
 		return
 	}

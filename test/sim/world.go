@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/internal/seal"
 	"github.com/keyquorum/keyquorum/rpc"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
@@ -213,6 +215,18 @@ func (w *World) calm() {
 	for _, m := range w.members {
 		m.disk.fail(false)
 		m.start()
+	}
+}
+
+// readmit does what a member asks for that finds itself removed, where nobody had been told whether it was: it is emptied,
+// and joins anew.
+func (w *World) readmit() {
+	for _, m := range w.members {
+		if l := m.process(); l != nil && m.doubtful.Load() && errors.Is(l.node.Ready(), fault.ErrRemoved) {
+			m.doubtful.Store(false)
+			m.empty()
+			m.start()
+		}
 	}
 }
 
