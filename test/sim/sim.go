@@ -140,9 +140,17 @@ const (
 
 // stuck ends the test process: what waits or spins for ever in a bubble cannot be ended.
 func (w *World) stuck(after time.Duration) {
-	stacks := make([]byte, 1<<20)
-	stacks = stacks[:runtime.Stack(stacks, true)]
-	panic(fmt.Sprintf("the world did not end in %v\n%s\n%s", after, w.report().Story(), stacks))
+	panic(fmt.Sprintf("the world did not end in %v\n%s\n%s", after, w.report().Story(), stacks()))
+}
+
+// stacks gives those of all goroutines, however many seeds wait for their turn.
+func stacks() string {
+	for size := 1 << 20; ; size *= 2 {
+		buf := make([]byte, size)
+		if n := runtime.Stack(buf, true); n < size {
+			return string(buf[:n])
+		}
+	}
 }
 
 // live is a world's whole life.
@@ -261,14 +269,13 @@ func (w *World) checkDue() {
 
 // leftovers gives the stacks of the goroutines that are left in this bubble beside this one.
 func leftovers() (left []string) {
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, 1<<16)
 	own := string(buf[:runtime.Stack(buf, false)])
 	name := bubbleOf(own)
 	if name == "" {
 		return nil // this version of Go does not tell
 	}
-	all := string(buf[:runtime.Stack(buf, true)])
-	for i, stack := range strings.Split(all, "\n\n") {
+	for i, stack := range strings.Split(stacks(), "\n\n") {
 		head, _, _ := strings.Cut(stack, "\n")
 		if i > 0 && bubbleOf(head) == name && !strings.Contains(stack, "testing/synctest.Test") && !strings.Contains(stack, "synctest.Run") {
 			left = append(left, stack)
