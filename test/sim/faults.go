@@ -328,6 +328,10 @@ func (w *World) staffed() bool { return w.unstaffed() == "" }
 
 // replace removes a member for good, and lets the machine come back as a new one.
 func (w *World) replace(s Step) string {
+	if !w.losing.CompareAndSwap(false, true) {
+		return ""
+	}
+	defer w.losing.Store(false)
 	m, leader := w.member(s.Who), w.leader()
 	if leader == nil || !w.await(2*time.Second, w.staffed) {
 		return ""
@@ -389,6 +393,10 @@ func (w *World) knows(m *member) bool {
 
 // wipe takes a disk away while all is well otherwise: a second one would be more than a quorum can bear.
 func (w *World) wipe(s Step) string {
+	if !w.losing.CompareAndSwap(false, true) {
+		return ""
+	}
+	defer w.losing.Store(false)
 	if !w.await(2*time.Second, w.staffed) {
 		return ""
 	}

@@ -39,6 +39,8 @@ type World struct {
 	lasted  time.Duration
 	// stumble is the slow write that is to come; nil for none.
 	stumble atomic.Pointer[stumble]
+	// losing is set while a member is lost for good: two of three at once are more than a cluster can bear.
+	losing atomic.Bool
 	// excused tells that the goroutines that are left are a library's known ones.
 	excused bool
 
