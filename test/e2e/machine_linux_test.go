@@ -102,6 +102,9 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 		disks[n].empty(t)
 		n.Start()
 	}
+	for _, n := range c.Nodes {
+		n.AwaitReady()
+	}
 	write(t, acknowledged, api, "after", 30)
 	acknowledged.Check(t, c.Nodes...)
 }
