@@ -31,7 +31,7 @@ var plots = map[plant.Fault]plot{
 	plant.ForgetfulLeader: only(sim.Replace),
 	plant.ForgottenTicks:  only(sim.Lone, sim.Halves, sim.OneWay, sim.Pause),
 	plant.IdleRevoke:      {options: sim.Options{Faults: []sim.Fault{sim.Lone, sim.Halves, sim.Pause}, Deleting: true}},
-	plant.OldSnapshot:     only(sim.Messages, sim.Lag),
+	plant.OldSnapshot:     only(sim.Messages, sim.Lag, sim.Crash, sim.Lone),
 	plant.CommitIndex:     only(sim.Comeback),
 	plant.LostSync:        only(sim.Crash, sim.Blackout),
 	plant.LeanSnapshot:    only(sim.Crash, sim.Lag),
