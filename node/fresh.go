@@ -65,12 +65,6 @@ func (n *Node) ask(ctx context.Context, waited bool) (uint64, error) {
 	}
 }
 
-// leadership is the term that this node leads in, and when it had applied all that earlier leaders committed.
-type leadership struct {
-	term  uint64
-	since time.Duration // by Mono
-}
-
 // lastHeard gives from when on the member is waited out: when it last asked this node for a tick, or when this node's term
 // as leader began, if that is later. Ticks of earlier leaders were proposed before, and asked for before that. It gives
 // false where this node does not lead, as far as it knows, in the term that it took up its duties in.

@@ -48,6 +48,12 @@ func (n *Node) lead(ctx context.Context) (end func()) {
 	}
 }
 
+// reign is a term that this node leads in, and when it had applied all that earlier leaders committed.
+type reign struct {
+	term  uint64
+	since time.Duration // by Mono
+}
+
 // duties are the leader's: first to have applied all that earlier leaders committed, then to rotate, to look
 // after the members, and to lead from where the cluster wants it.
 func (n *Node) duties(ctx context.Context) {
@@ -56,7 +62,7 @@ func (n *Node) duties(ctx context.Context) {
 		return
 	}
 	if now := n.raft.CurrentTerm(); now == term { // else the next win is on its way
-		n.reign.Store(&leadership{term: term, since: n.cfg.Mono()})
+		n.reign.Store(&reign{term: term, since: n.cfg.Mono()})
 	}
 	n.log.Info("this node leads", "term", n.raft.CurrentTerm())
 	n.leading.Store(true)

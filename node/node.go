@@ -54,8 +54,8 @@ type Node struct {
 	claiming atomic.Bool
 	// leading is set while this node leads and its state holds all that earlier leaders acknowledged.
 	leading atomic.Bool
-	// reign is when this node began to lead last.
-	reign atomic.Pointer[leadership]
+	// reign is the last in which this node took up its duties; nil before the first.
+	reign atomic.Pointer[reign]
 	// removed is set once the cluster has said that it took this node out.
 	removed atomic.Bool
 	// draining is set once the node takes no more requests.

@@ -212,20 +212,26 @@ func TestSnapshotTerms(t *testing.T) {
 	})
 }
 
+// noticing starts a follower, repaired, that counts how often it notices that it was overtaken.
+func noticing(t *testing.T, n *memnet.Net, noticed *int) *node {
+	t.Helper()
+	l, err := n.Listen("n2:7401")
+	if err != nil {
+		t.Fatal(err)
+	}
+	trans, err := NewTCP(TCPConfig{Listener: l, Dial: n.Dialer("n2"), Overtaken: func() { *noticed++ }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return run(t, "n2", trans, still)
+}
+
 // A follower has entries of a deposed leader that reach past the snapshot which the new leader sends.
 func TestALogThatItsSnapshotContradictsIsNoticed(t *testing.T) {
 	inBubble(t, "it refuses what follows, and says so once", func(t *testing.T) {
 		net := memnet.New()
-		l, err := net.Listen("n2:7401")
-		if err != nil {
-			t.Fatal(err)
-		}
 		noticed := 0
-		trans, err := NewTCP(TCPConfig{Listener: l, Dial: net.Dialer("n2"), Overtaken: func() { noticed++ }})
-		if err != nil {
-			t.Fatal(err)
-		}
-		follower := run(t, "n2", trans, still)
+		follower := noticing(t, net, &noticed)
 		old, young := play(t, net, "n1", 2, repaired), play(t, net, "n3", 3, repaired)
 		last := raft.Log{Index: 3, Term: 3}
 
@@ -371,16 +377,8 @@ func TestALeaderWhoseLogContradictsTheSnapshotIsRefused(t *testing.T) {
 	} {
 		inBubble(t, name, func(t *testing.T) {
 			net := memnet.New()
-			l, err := net.Listen("n2:7401")
-			if err != nil {
-				t.Fatal(err)
-			}
 			noticed := 0
-			trans, err := NewTCP(TCPConfig{Listener: l, Dial: net.Dialer("n2"), Overtaken: func() { noticed++ }})
-			if err != nil {
-				t.Fatal(err)
-			}
-			follower := run(t, "n2", trans, still)
+			follower := noticing(t, net, &noticed)
 			leader := play(t, net, "n3", 3, repaired)
 			leader.mustInstall(raft.Log{Index: 5, Term: 2}, "a b c")
 			resp := leader.append(c.prev, 7, c.entries...)
