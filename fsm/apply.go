@@ -27,7 +27,7 @@ func (d *draft) command(c *Command) Result {
 	var r Result
 	refusal := d.admit(c)
 	if refusal == nil {
-		refusal = d.op(c.Op, &r)
+		refusal = d.op(c.Op, c.Origin, &r)
 	}
 	if refusal != nil {
 		r = Result{Err: refusal}
@@ -63,10 +63,10 @@ func (d *draft) admit(c *Command) *Refusal {
 }
 
 // op makes the change that op asks for and tells of it in r; or it refuses, and changes nothing.
-func (d *draft) op(op Op, r *Result) *Refusal {
+func (d *draft) op(op Op, by Origin, r *Result) *Refusal {
 	switch op := op.(type) {
 	case Found:
-		d.found(op, r)
+		d.found(op, by, r)
 	case Issue:
 		return d.issue(op, r)
 	case Rotate:
@@ -85,16 +85,23 @@ func (d *draft) op(op Op, r *Result) *Refusal {
 		return d.removeMember(op.ID)
 	case ForgetMembers:
 		d.forgetMembers(op.IDs)
+	case PutAPIToken:
+		return d.putAPIToken(op.Token, by)
+	case RevokeAPIToken:
+		return d.revokeAPIToken(op.ID)
 	case Tick:
 	}
 	return nil
 }
 
-func (d *draft) found(op Found, r *Result) {
+func (d *draft) found(op Found, by Origin, r *Result) {
 	d.clusterID = op.ClusterID
 	d.keyringCheck = op.KeyringCheck
 	d.settings = op.Settings
 	r.Settings = op.Settings
+	if op.Operator != nil {
+		_ = d.putAPIToken(*op.Operator, by) // it is the first
+	}
 }
 
 // user finds the subject, and compares its active key with the expected one unless that is zero.

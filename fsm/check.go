@@ -56,6 +56,10 @@ func (c *Command) check() *Refusal {
 		return checkText("id", op.ID, true)
 	case ForgetMembers:
 		return op.check()
+	case PutAPIToken:
+		return op.Token.check()
+	case RevokeAPIToken:
+		return checkText("id", op.ID, true)
 	case Tick:
 	}
 	return nil
@@ -72,6 +76,11 @@ func (o *Origin) check() *Refusal {
 func (op *Found) check() *Refusal {
 	if len(op.KeyringCheck) == 0 || len(op.KeyringCheck) > maxCheck {
 		return invalid("keyringCheck", "must have 1 to %d bytes", maxCheck)
+	}
+	if op.Operator != nil {
+		if r := op.Operator.check(); r != nil {
+			return r
+		}
 	}
 	return cmp.Or(checkText("clusterId", op.ClusterID, true), op.Settings.check())
 }

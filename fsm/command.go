@@ -32,8 +32,8 @@ type Origin struct {
 	Node   string
 }
 
-// Op is one of Found, Issue, Rotate, Revoke, Delete, Expire, UpdateSettings, PutMember, RemoveMember, Tick and
-// ForgetMembers.
+// Op is one of Found, Issue, Rotate, Revoke, Delete, Expire, UpdateSettings, PutMember, RemoveMember, Tick,
+// ForgetMembers, PutAPIToken and RevokeAPIToken.
 type Op interface{ op() }
 
 // Candidate is a new key: random bits for its id, and its material, sealed by the proposer.
@@ -48,6 +48,8 @@ type Found struct {
 	Settings  Settings
 	// KeyringCheck is a known text sealed under the master keyring.
 	KeyringCheck []byte
+	// Operator is the first operator's API token; nil for none.
+	Operator *APIToken
 }
 
 // Issue records a token's expiry on the subject's active key. It needs a time.

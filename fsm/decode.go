@@ -89,11 +89,16 @@ func (d *decoder) fail(format string, args ...any) { d.err = fmt.Errorf(format, 
 func (d *decoder) op(c *logpb.Command) Op {
 	switch m := c.Op.(type) {
 	case *logpb.Command_Found:
-		return Found{
+		found := Found{
 			ClusterID:    m.Found.ClusterId,
 			Settings:     d.settings(m.Found.Settings),
 			KeyringCheck: m.Found.KeyringCheck,
 		}
+		if m.Found.Operator != nil {
+			token := d.apiToken(m.Found.Operator)
+			found.Operator = &token
+		}
+		return found
 	case *logpb.Command_Issue:
 		return Issue{
 			Subject:   m.Issue.Subject,
@@ -118,6 +123,10 @@ func (d *decoder) op(c *logpb.Command) Op {
 		return Tick{}
 	case *logpb.Command_ForgetMembers:
 		return ForgetMembers{m.ForgetMembers.Ids}
+	case *logpb.Command_PutApiToken:
+		return PutAPIToken{d.apiToken(m.PutApiToken.Token)}
+	case *logpb.Command_RevokeApiToken:
+		return RevokeAPIToken{m.RevokeApiToken.Id}
 	}
 	d.fail("it has no operation")
 	return nil

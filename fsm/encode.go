@@ -91,6 +91,10 @@ func (c *Command) proto() (*logpb.Command, error) {
 		m.Op = &logpb.Command_Tick{Tick: &logpb.Tick{}}
 	case ForgetMembers:
 		m.Op = &logpb.Command_ForgetMembers{ForgetMembers: &logpb.ForgetMembers{Ids: op.IDs}}
+	case PutAPIToken:
+		m.Op = &logpb.Command_PutApiToken{PutApiToken: &logpb.PutAPIToken{Token: op.Token.proto()}}
+	case RevokeAPIToken:
+		m.Op = &logpb.Command_RevokeApiToken{RevokeApiToken: &logpb.RevokeAPIToken{Id: op.ID}}
 	default:
 		err = fmt.Errorf("unknown operation %T", c.Op)
 	}
@@ -121,7 +125,7 @@ func (c *Candidate) proto() *logpb.Candidate {
 func (op *Found) into(m *logpb.Command) error {
 	settings, err := op.Settings.proto()
 	m.Op = &logpb.Command_Found{Found: &logpb.Found{
-		ClusterId: op.ClusterID, Settings: settings, KeyringCheck: op.KeyringCheck,
+		ClusterId: op.ClusterID, Settings: settings, KeyringCheck: op.KeyringCheck, Operator: op.Operator.proto(),
 	}}
 	return err
 }

@@ -49,6 +49,8 @@ func everyOp() []Op {
 		RemoveMember{ID: "n1"},
 		Tick{},
 		ForgetMembers{IDs: []string{"n1", "n2"}},
+		PutAPIToken{apiToken("t1")},
+		RevokeAPIToken{ID: "t1"},
 	}
 }
 
@@ -141,8 +143,14 @@ func TestWhatIsEncodedCanBeDecoded(t *testing.T) {
 			Mode: Mode(rapid.IntRange(0, 3).Draw(t, "mode")), ForgetAfter: d, Issuer: text.Draw(t, "issuer"),
 			MaxRetiring: number.Draw(t, "retiring"),
 		}
+		token := APIToken{
+			ID: text.Draw(t, "id"), Name: text.Draw(t, "name"), Roles: []string{text.Draw(t, "role")},
+			Hash: []byte(text.Draw(t, "hash")), Expires: time.UnixMilli(rapid.Int64().Draw(t, "expires")),
+		}
 		ops := []Op{
-			Found{text.Draw(t, "cluster"), s, []byte(text.Draw(t, "check"))},
+			Found{text.Draw(t, "cluster"), s, []byte(text.Draw(t, "check")), &token},
+			PutAPIToken{token},
+			RevokeAPIToken{text.Draw(t, "id")},
 			Issue{text.Draw(t, "subject"), time.Duration(rapid.Int64().Draw(t, "ttl")), &c},
 			Rotate{text.Draw(t, "subject"), id, c},
 			Expire{[]ExpireItem{{text.Draw(t, "subject"), id, &c}}},

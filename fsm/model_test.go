@@ -17,6 +17,7 @@ type model struct {
 	users    map[string]*modelUser
 	members  map[string]bool // whether the id is a member's; false if it was removed
 	former   map[string]bool
+	tokens   map[string]bool
 }
 
 type modelUser struct {
@@ -155,6 +156,16 @@ func (m *model) apply(op Op, timed bool) outcome {
 			m.former[op.ID] = true
 		}
 		m.members[op.ID] = false
+	case PutAPIToken:
+		if m.tokens[op.Token.ID] {
+			return outcome{code: CodeAPITokenExists}
+		}
+		m.tokens[op.Token.ID] = true
+	case RevokeAPIToken:
+		if !m.tokens[op.ID] {
+			return outcome{code: CodeUnknownAPIToken}
+		}
+		delete(m.tokens, op.ID)
 	case ForgetMembers:
 		for _, id := range op.IDs {
 			delete(m.former, id)

@@ -29,7 +29,7 @@ func newPair(t *rapid.T) *pair {
 	p := &pair{
 		steady: New(Config{}),
 		moved:  New(Config{}),
-		model:  model{settings: DefaultSettings(), users: map[string]*modelUser{}, members: map[string]bool{}, former: map[string]bool{}},
+		model:  model{settings: DefaultSettings(), users: map[string]*modelUser{}, members: map[string]bool{}, former: map[string]bool{}, tokens: map[string]bool{}},
 		wall:   at(0).UnixMilli(),
 	}
 	s := DefaultSettings()
@@ -117,7 +117,7 @@ func (p *pair) draw(t *rapid.T) Op {
 	subject := rapid.SampledFrom([]string{"a", "b", "c", "ä", "long subject, so that lengths differ"}).Draw(t, "subject")
 	switch rapid.SampledFrom([]string{
 		"issue", "issue", "issue", "issue", "expire", "expire", "rotate", "rotate",
-		"revoke", "delete", "settings", "member", "remove", "tick", "forget members",
+		"revoke", "delete", "settings", "member", "remove", "tick", "forget members", "token", "revoke token",
 	}).Draw(t, "op") {
 	case "issue":
 		ttl := rapid.SampledFrom([]time.Duration{0, 1, 2, 3, 5, 7, 10, 20, 30, 90000}).Draw(t, "ttl") * time.Second
@@ -143,6 +143,10 @@ func (p *pair) draw(t *rapid.T) Op {
 		return RemoveMember{ID: subject}
 	case "tick":
 		return Tick{}
+	case "token":
+		return PutAPIToken{apiToken(subject)}
+	case "revoke token":
+		return RevokeAPIToken{ID: subject}
 	case "forget members":
 		return ForgetMembers{IDs: []string{subject, "nobody"}}
 	default:

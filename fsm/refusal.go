@@ -27,6 +27,12 @@ const (
 	CodeUnknownMember
 	// CodeRemovedMember is for a record of a member that was removed.
 	CodeRemovedMember
+	// CodeAPITokenExists is for an API token whose id is taken.
+	CodeAPITokenExists
+	// CodeTooManyAPITokens is for one too many.
+	CodeTooManyAPITokens
+	// CodeUnknownAPIToken is for revoking one that is not there.
+	CodeUnknownAPIToken
 )
 
 // Refusal is a command's ordinary, final outcome where it changed nothing. It is the same on every node.

@@ -21,6 +21,8 @@ func TestFoundedOnceAndFirst(t *testing.T) {
 		RemoveMember{ID: "n1"},
 		Tick{},
 		ForgetMembers{},
+		PutAPIToken{apiToken("t1")},
+		RevokeAPIToken{ID: "t1"},
 	} {
 		r.refused(at(0), op, CodeNotFounded)
 	}

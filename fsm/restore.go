@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -109,7 +110,7 @@ func (v *View) setHead(m *logpb.SnapshotHeader) error {
 	if err := v.setRemoved(m.Removed); err != nil {
 		return err
 	}
-	return v.setFormer(m.Former)
+	return cmp.Or(v.setFormer(m.Former), v.setAPITokens(m.ApiTokens))
 }
 
 func (v *View) setRemoved(ids []string) error {
@@ -140,7 +141,7 @@ func (v *View) setFormer(ids []string) error {
 
 // unfounded refuses a header that has what only a founded cluster can have.
 func unfounded(m *logpb.SnapshotHeader) error {
-	if m.Revision != 0 || m.Settings != nil || len(m.KeyringCheck) != 0 || len(m.Removed) != 0 || len(m.Former) != 0 || m.Members != 0 || m.Users != 0 {
+	if m.Revision != 0 || m.Settings != nil || len(m.KeyringCheck) != 0 || len(m.Removed) != 0 || len(m.Former) != 0 || len(m.ApiTokens) != 0 || m.Members != 0 || m.Users != 0 {
 		return errors.New("it names no cluster")
 	}
 	return nil

@@ -100,6 +100,9 @@ func (v *View) proto() (*logpb.SnapshotHeader, error) {
 		Removed:      v.removed,
 		Former:       v.former,
 	}
+	for i := range v.apiTokens {
+		m.ApiTokens = append(m.ApiTokens, v.apiTokens[i].proto())
+	}
 	if !v.Founded() {
 		return m, nil
 	}

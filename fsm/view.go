@@ -26,9 +26,10 @@ type head struct {
 	clusterID    string
 	keyringCheck []byte
 	settings     Settings
-	members      []Member // by ID; replaced, never changed
-	removed      []string // ids, sorted; replaced, never changed
-	former       []string // of removed; likewise
+	members      []Member   // by ID; replaced, never changed
+	removed      []string   // ids, sorted; replaced, never changed
+	former       []string   // of removed; likewise
+	apiTokens    []APIToken // by ID; replaced, never changed
 }
 
 type userTree = cowtree.Tree[string, *User]

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/keyquorum/keyquorum/internal/certs"
 	"github.com/keyquorum/keyquorum/internal/seal"
 	"github.com/keyquorum/keyquorum/node/raftnet"
 )
@@ -53,6 +54,9 @@ type Config struct {
 	MaxConns int
 	// Dial connects to other nodes; net.Dialer's DialContext if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Certs are what this node shows, and what it trusts, at its Raft and RPC listeners and where it dials. Nil speaks without
+	// TLS, and then whoever reaches a listener may do anything. The caller runs it.
+	Certs *certs.Source
 	// Discovery finds other nodes; nil for none.
 	Discovery Discovery
 

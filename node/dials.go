@@ -4,21 +4,21 @@ import (
 	"context"
 	"net"
 	"sync"
+
+	"github.com/keyquorum/keyquorum/internal/certs"
 )
 
 // dials are the connections to other nodes, so that none outlives this one: http.Transport closes only those that are
 // idle, and leaves alone what is still being opened.
 type dials struct {
-	dial dialFunc
+	dial certs.Dial
 
 	mu     sync.Mutex
 	open   map[*dialled]struct{}
 	closed bool
 }
 
-type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
-
-func newDials(dial dialFunc) *dials { return &dials{dial: dial, open: make(map[*dialled]struct{})} }
+func newDials(dial certs.Dial) *dials { return &dials{dial: dial, open: make(map[*dialled]struct{})} }
 
 // dialled is a connection that is forgotten once it is closed.
 type dialled struct {
@@ -38,13 +38,13 @@ func (c *dialled) Close() error {
 func (d *dials) connect(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := d.dial(ctx, network, address)
 	if err != nil {
-		return nil, &dialError{err}
+		return nil, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		_ = conn.Close()
-		return nil, &dialError{net.ErrClosed}
+		return nil, net.ErrClosed
 	}
 	c := &dialled{conn, d}
 	d.open[c] = struct{}{}
@@ -67,3 +67,14 @@ type dialError struct{ err error }
 
 func (e *dialError) Error() string { return e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
+
+// unsent has every failure of dial say that a request was never sent.
+func unsent(dial certs.Dial) certs.Dial {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, &dialError{err}
+		}
+		return c, nil
+	}
+}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/internal/pki"
 	"github.com/keyquorum/keyquorum/node/membership"
 	"github.com/keyquorum/keyquorum/node/raftnet"
 	"github.com/keyquorum/keyquorum/rpc"
@@ -203,9 +204,13 @@ func (n *Node) found(ctx context.Context, by rpc.Caller, settings fsm.Settings) 
 	if err != nil {
 		return nil, fmt.Errorf("prove the keyring: %w", err)
 	}
-	_, err = n.proposer.Propose(ctx, fsm.Command{Origin: originOf(by), Op: fsm.Found{
-		ClusterID: id, Settings: settings, KeyringCheck: check,
-	}})
+	found := fsm.Found{ClusterID: id, Settings: settings, KeyringCheck: check}
+	var operator string
+	if n.cfg.Certs != nil {
+		found.Operator = new(fsm.APIToken)
+		*found.Operator, operator = newAPIToken("the first operator's, made with the cluster", []pki.Role{pki.Operator}, time.Time{})
+	}
+	_, err = n.proposer.Propose(ctx, fsm.Command{Origin: originOf(by), Op: found})
 	if err != nil {
 		return nil, fmt.Errorf("found the cluster: %w", err)
 	}
@@ -213,5 +218,5 @@ func (n *Node) found(ctx context.Context, by rpc.Caller, settings fsm.Settings) 
 		return nil, err
 	}
 	n.log.Info("cluster founded", "cluster", id)
-	return &v1.InitResponse{ClusterId: id}, nil
+	return &v1.InitResponse{ClusterId: id, OperatorToken: operator}, nil
 }

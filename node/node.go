@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/internal/certs"
 	"github.com/keyquorum/keyquorum/node/clock"
 	"github.com/keyquorum/keyquorum/node/freshness"
 	"github.com/keyquorum/keyquorum/node/membership"
@@ -84,7 +85,7 @@ func New(cfg Config) (*Node, error) {
 	_, _ = rand.Read(n.process) // never fails: crypto/rand
 	n.fsm = fsm.New(fsm.Config{OnHalt: n.halt})
 	n.challenges = newChallenges(cfg.Mono)
-	n.peers = newPeers(cfg.Dial, n.rpcAddress)
+	n.peers = newPeers(cfg.Dial, cfg.Certs, n.rpcAddress)
 	if err := n.startRaft(); err != nil {
 		n.peers.close()
 		return nil, err
@@ -127,10 +128,13 @@ func (n *Node) furnish() {
 	n.local = &localWriter{node: n}
 	front := rpc.Config{
 		Node: n, Logger: n.log, Registerer: n.cfg.Registry, Gatherer: n.cfg.Registry,
-		OmitProbes: n.cfg.ProbeListener != nil,
+		OmitProbes: n.cfg.ProbeListener != nil, Secure: n.cfg.Certs != nil,
 	}
 	bounds := rpc.ServerConfig{Logger: n.log, MaxConns: n.cfg.MaxConns}
 	n.server = rpc.NewServer(rpc.NewHandler(front), bounds)
+	if n.cfg.Certs != nil {
+		n.server.TLSConfig = n.cfg.Certs.Server(certs.Anyone)
+	}
 	if n.cfg.ProbeListener != nil {
 		n.probes = rpc.NewServer(rpc.ProbeHandler(front), bounds)
 	}

@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/internal/certs"
 	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/node/membership"
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
@@ -18,19 +19,28 @@ import (
 
 // peers asks other nodes.
 type peers struct {
-	http  *http.Client
-	dials *dials
+	http   *http.Client
+	scheme string
+	dials  *dials
 	// address finds a member's RPC address by its id.
 	address func(id string) (string, bool)
 }
 
-// newPeers makes a client that speaks HTTP/2 without TLS to each peer, over one connection each.
-func newPeers(dial dialFunc, address func(string) (string, bool)) *peers {
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
+// newPeers makes a client that speaks HTTP/2 to each peer, over one connection each; without TLS if there are no
+// certificates.
+func newPeers(dial certs.Dial, secure *certs.Source, address func(string) (string, bool)) *peers {
+	protocols, scheme := new(http.Protocols), "http"
 	dials := newDials(dial)
-	return &peers{address: address, dials: dials, http: &http.Client{Transport: &http.Transport{
-		DialContext:     dials.connect,
+	connect := unsent(dials.connect)
+	if secure == nil {
+		protocols.SetUnencryptedHTTP2(true)
+	} else {
+		protocols.SetHTTP2(true)
+		scheme, connect = "https", unsent(secure.Dialer(dials.connect, "h2"))
+	}
+	return &peers{address: address, dials: dials, scheme: scheme, http: &http.Client{Transport: &http.Transport{
+		DialContext:     connect, // by the scheme, one of the two is used
+		DialTLSContext:  connect,
 		Protocols:       protocols,
 		IdleConnTimeout: time.Minute,
 		HTTP2: &http.HTTP2Config{
@@ -48,7 +58,7 @@ func (p *peers) close() {
 }
 
 func (p *peers) peer(address string) peerv1connect.PeerServiceClient {
-	return peerv1connect.NewPeerServiceClient(p.http, "http://"+address)
+	return peerv1connect.NewPeerServiceClient(p.http, p.scheme+"://"+address)
 }
 
 // clock reads a node's wall clock.

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"github.com/keyquorum/keyquorum/internal/certs"
 	"github.com/keyquorum/keyquorum/node/raftnet"
 	"github.com/keyquorum/keyquorum/node/raftstore"
 )
@@ -90,8 +91,12 @@ func (n *Node) startRaft() error {
 	if err != nil {
 		return fmt.Errorf("open raft's stores: %w", err)
 	}
+	listener, dial := n.cfg.RaftListener, n.cfg.Dial
+	if n.cfg.Certs != nil {
+		listener, dial = n.cfg.Certs.Listener(listener, certs.NodesOnly), n.cfg.Certs.Dialer(dial)
+	}
 	transport, err := raftnet.NewTCP(raftnet.TCPConfig{
-		Listener: n.cfg.RaftListener, Dial: n.cfg.Dial, Advertise: n.cfg.RaftAddress, MaxConns: max(1, n.cfg.MaxConns/4),
+		Listener: listener, Dial: dial, Advertise: n.cfg.RaftAddress, MaxConns: max(1, n.cfg.MaxConns/4),
 		LocalID: raft.ServerID(n.cfg.ID), Addresses: addresses{n}, Elsewhere: n.recorded, Logger: RaftLogger(n.log),
 		Overtaken: func() { n.halt(errOvertaken) }, Around: n.cfg.WrapTransport,
 	})

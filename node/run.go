@@ -98,9 +98,14 @@ func (n *Node) untilEnd(ctx, work context.Context) error {
 	}
 }
 
-// serve answers requests until the server is shut down.
+// serve answers requests until the server is shut down; by TLS where it has a config for that.
 func (n *Node) serve(server *http.Server, listener net.Listener, stop context.CancelCauseFunc) error {
-	err := server.Serve(listener)
+	var err error
+	if server.TLSConfig != nil {
+		err = server.ServeTLS(listener, "", "")
+	} else {
+		err = server.Serve(listener)
+	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

@@ -95,6 +95,16 @@ func (n *Node) UpdateSettings(ctx context.Context, by rpc.Caller, req *v1.Update
 	return route(ctx, n, by, req, rpc.Writer.UpdateSettings)
 }
 
+// CreateToken implements rpc.Writer.
+func (n *Node) CreateToken(ctx context.Context, by rpc.Caller, req *v1.CreateTokenRequest) (*v1.CreateTokenResponse, error) {
+	return route(ctx, n, by, req, rpc.Writer.CreateToken)
+}
+
+// RevokeToken implements rpc.Writer.
+func (n *Node) RevokeToken(ctx context.Context, by rpc.Caller, req *v1.RevokeTokenRequest) (*v1.RevokeTokenResponse, error) {
+	return route(ctx, n, by, req, rpc.Writer.RevokeToken)
+}
+
 // localWriter carries writes out on this node; the log refuses them where it does not lead.
 type localWriter struct{ node *Node }
 
@@ -212,6 +222,16 @@ func (f *forwarder) TransferLeadership(ctx context.Context, by rpc.Caller, req *
 func (f *forwarder) UpdateSettings(ctx context.Context, by rpc.Caller, req *v1.UpdateSettingsRequest) (*v1.UpdateSettingsResponse, error) {
 	res, err := f.send(ctx, by, &peerv1.ForwardRequest{Write: &peerv1.ForwardRequest_UpdateSettings{UpdateSettings: req}})
 	return res.GetUpdateSettings(), err
+}
+
+func (f *forwarder) CreateToken(ctx context.Context, by rpc.Caller, req *v1.CreateTokenRequest) (*v1.CreateTokenResponse, error) {
+	res, err := f.send(ctx, by, &peerv1.ForwardRequest{Write: &peerv1.ForwardRequest_CreateToken{CreateToken: req}})
+	return res.GetCreateToken(), err
+}
+
+func (f *forwarder) RevokeToken(ctx context.Context, by rpc.Caller, req *v1.RevokeTokenRequest) (*v1.RevokeTokenResponse, error) {
+	res, err := f.send(ctx, by, &peerv1.ForwardRequest{Write: &peerv1.ForwardRequest_RevokeToken{RevokeToken: req}})
+	return res.GetRevokeToken(), err
 }
 
 // find gives the one member that an id or a name means.

@@ -7,12 +7,13 @@ import (
 	"connectrpc.com/connect"
 )
 
-// anonymous is every caller's name for as long as there is no access control.
-const anonymous = "anonymous"
-
 // callerOf tells who sent the request of ctx.
 func callerOf(ctx context.Context, node Node, peer connect.Peer) Caller {
-	return Caller{Actor: anonymous, Source: host(peer.Addr), Node: node.Name(), RequestID: RequestID(ctx)}
+	who := callOf(ctx).who
+	if who == nil {
+		who = anonymous
+	}
+	return Caller{Actor: who.actor, Source: host(peer.Addr), Node: node.Name(), RequestID: RequestID(ctx)}
 }
 
 // host gives an address without its port, or as it is where it has none.

@@ -27,6 +27,9 @@ type Config struct {
 	MaxTimeout time.Duration
 	// Limits bound the requests at a time.
 	Limits Limits
+	// Secure has callers show who they are, by a client certificate that the server has verified or an API token, and lets
+	// them do what their roles allow. Without it anybody may do anything.
+	Secure bool
 	// OmitProbes leaves /livez, /readyz and /metrics out of NewHandler, for a ProbeHandler on an address of its own.
 	OmitProbes bool
 }

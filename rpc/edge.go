@@ -30,6 +30,7 @@ type edge struct {
 	log      *slog.Logger
 	metrics  *metrics
 	errors   *connect.ErrorWriter
+	access   access
 	routes   map[string]route
 	nowhere  route
 	refusals *room
@@ -42,7 +43,7 @@ type route struct {
 	turns turns
 }
 
-func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits) *edge {
+func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits, who access) *edge {
 	var (
 		reads    = newRoom("read", limits.Reads)
 		writes   = newRoom("write", limits.Writes)
@@ -67,7 +68,7 @@ func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits) *ed
 			routes[p] = route{body: maxPeerBody, room: peers}
 		case p == keyquorumv1connect.TokenServiceVerifyBatchProcedure:
 			routes[p] = route{body: maxBatchBody, room: bulk, turns: few}
-		case p == keyquorumv1connect.KeyServiceListProcedure:
+		case p == keyquorumv1connect.KeyServiceListProcedure, p == keyquorumv1connect.AccessServiceListTokensProcedure:
 			routes[p] = route{body: maxBody, room: bulk, turns: few}
 		case p == keyquorumv1connect.KeyServiceRevokeProcedure, p == keyquorumv1connect.KeyServiceDeleteProcedure:
 			routes[p] = route{body: maxBody, room: endings}
@@ -78,7 +79,7 @@ func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits) *ed
 		}
 	}
 	return &edge{
-		next: next, log: log, metrics: m, errors: connect.NewErrorWriter(), routes: routes, nowhere: route{room: reads},
+		next: next, access: who, log: log, metrics: m, errors: connect.NewErrorWriter(), routes: routes, nowhere: route{room: reads},
 		refusals: newRoom("refused", maxRefusals),
 	}
 }
@@ -90,6 +91,17 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	to, known := e.routes[r.URL.Path]
 	if !known {
 		to = e.nowhere
+	}
+	if known {
+		var err *connect.Error
+		if c.who, err = e.access.admit(r, allowed[r.URL.Path]); err != nil {
+			challengeHeader(w, err)
+			e.turnAway(w, r, c, err)
+			return
+		}
+		if c.who.lapsed() {
+			w.Header().Set("Connection", "close")
+		}
 	}
 	if !to.room.enter() {
 		e.crowded(w, r, c, to.room, known)
@@ -132,12 +144,21 @@ func (e *edge) crowded(w http.ResponseWriter, r *http.Request, c *call, full *ro
 		e.log.LogAttrs(r.Context(), slog.LevelWarn, "requests are refused: there are too many at a time",
 			slog.String("kind", full.kind), slog.Int64("most", full.most))
 	}
-	if !known || !e.refusals.enter() {
+	if !known {
+		panic(http.ErrAbortHandler)
+	}
+	e.turnAway(w, r, c, overloaded(full.kind, fmt.Errorf("it has %d already", full.most)))
+}
+
+// turnAway answers a request for which there is no place, or whose caller has no business here. It is never read, and takes
+// a place of no other.
+func (e *edge) turnAway(w http.ResponseWriter, r *http.Request, c *call, err *connect.Error) {
+	if !e.refusals.enter() {
 		panic(http.ErrAbortHandler)
 	}
 	defer e.refusals.leave()
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(refusalTimeout)) // httptest's has none
-	e.refuse(w, r, c, overloaded(full.kind, fmt.Errorf("it has %d already", full.most)))
+	e.refuse(w, r, c, err)
 }
 
 // refusalTimeout is how long a caller can take to read that there is no place for its request.
@@ -153,7 +174,7 @@ func (e *edge) refuse(w http.ResponseWriter, r *http.Request, c *call, err *conn
 	_ = e.errors.Write(w, r, withRequestInfo(err, c.id)) // the caller has gone if it fails
 	code := "undecoded"
 	switch err.Code() {
-	case connect.CodeResourceExhausted, connect.CodeUnavailable:
+	case connect.CodeResourceExhausted, connect.CodeUnavailable, connect.CodeUnauthenticated, connect.CodePermissionDenied:
 		code = err.Code().String()
 	}
 	e.unreached(r, c, true, code)

@@ -50,21 +50,26 @@ var sentinels = []struct {
 	{is: fault.ErrLastVoter, code: connect.CodeInvalidArgument, field: "node"},
 	{is: fault.ErrChallenge, code: connect.CodeUnavailable},
 	{is: fault.ErrQuorumAtRisk, code: connect.CodeUnavailable},
+	{is: fault.ErrUnauthenticated, code: connect.CodeUnauthenticated},
+	{is: fault.ErrPermissionDenied, code: connect.CodePermissionDenied},
 	{is: fault.ErrKeyring, code: connect.CodePermissionDenied},
 }
 
 // refusals is the mapping of what the replicated state refuses. fsm.CodeNeedCandidate is not in it: the node proposes
 // again by itself, so that one that gets here is a fault of the node's.
 var refusals = map[fsm.Code]connect.Code{
-	fsm.CodeInvalid:         connect.CodeInvalidArgument,
-	fsm.CodeUnknownSubject:  connect.CodeNotFound,
-	fsm.CodeKeyMismatch:     connect.CodeAborted,
-	fsm.CodeTooManyRetiring: connect.CodeResourceExhausted,
-	fsm.CodeNeedTime:        connect.CodeUnavailable,
-	fsm.CodeFounded:         connect.CodeAborted,
-	fsm.CodeNotFounded:      connect.CodeUnavailable,
-	fsm.CodeUnknownMember:   connect.CodeNotFound,
-	fsm.CodeRemovedMember:   connect.CodeNotFound,
+	fsm.CodeInvalid:          connect.CodeInvalidArgument,
+	fsm.CodeUnknownSubject:   connect.CodeNotFound,
+	fsm.CodeKeyMismatch:      connect.CodeAborted,
+	fsm.CodeTooManyRetiring:  connect.CodeResourceExhausted,
+	fsm.CodeNeedTime:         connect.CodeUnavailable,
+	fsm.CodeFounded:          connect.CodeAborted,
+	fsm.CodeNotFounded:       connect.CodeUnavailable,
+	fsm.CodeUnknownMember:    connect.CodeNotFound,
+	fsm.CodeAPITokenExists:   connect.CodeAborted,
+	fsm.CodeTooManyAPITokens: connect.CodeResourceExhausted,
+	fsm.CodeUnknownAPIToken:  connect.CodeNotFound,
+	fsm.CodeRemovedMember:    connect.CodeNotFound,
 }
 
 // wireError is the one mapping from what a node fails with to what a caller is told. It never gives nil.

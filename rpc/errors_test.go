@@ -53,6 +53,8 @@ var mapping = []struct {
 	{name: "ErrTwin", err: fault.ErrTwin, code: connect.CodeUnavailable},
 	{name: "ErrQuorumAtRisk", err: fault.ErrQuorumAtRisk, code: connect.CodeUnavailable},
 	{name: "ErrLastVoter", err: fault.ErrLastVoter, code: connect.CodeInvalidArgument, message: "node: ", field: "node"},
+	{name: "ErrUnauthenticated", err: fault.ErrUnauthenticated, code: connect.CodeUnauthenticated},
+	{name: "ErrPermissionDenied", err: fault.ErrPermissionDenied, code: connect.CodePermissionDenied},
 	{name: "ErrKeyring", err: fault.ErrKeyring, code: connect.CodePermissionDenied},
 	{name: "Invalid", err: fault.Invalid("claims.sub", "is reserved"), code: connect.CodeInvalidArgument, message: "claims.sub: is reserved", field: "claims.sub"},
 
@@ -64,6 +66,9 @@ var mapping = []struct {
 	{name: "CodeNeedTime", err: &fsm.Refusal{Code: fsm.CodeNeedTime, Message: "no time"}, code: connect.CodeUnavailable},
 	{name: "CodeFounded", err: &fsm.Refusal{Code: fsm.CodeFounded, Message: "founded already"}, code: connect.CodeAborted},
 	{name: "CodeNotFounded", err: &fsm.Refusal{Code: fsm.CodeNotFounded, Message: "not founded"}, code: connect.CodeUnavailable},
+	{name: "CodeAPITokenExists", err: &fsm.Refusal{Code: fsm.CodeAPITokenExists, Message: "is taken"}, code: connect.CodeAborted},
+	{name: "CodeTooManyAPITokens", err: &fsm.Refusal{Code: fsm.CodeTooManyAPITokens, Message: "too many"}, code: connect.CodeResourceExhausted},
+	{name: "CodeUnknownAPIToken", err: &fsm.Refusal{Code: fsm.CodeUnknownAPIToken, Message: "there is none"}, code: connect.CodeNotFound},
 	{name: "CodeRemovedMember", err: &fsm.Refusal{Code: fsm.CodeRemovedMember, Message: "was removed"}, code: connect.CodeNotFound},
 	{name: "CodeUnknownMember", err: &fsm.Refusal{Code: fsm.CodeUnknownMember, Message: "no such member"}, code: connect.CodeNotFound},
 

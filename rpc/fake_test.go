@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/rpc"
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
@@ -35,6 +36,7 @@ type fakeNode struct {
 	local   *fakeNode
 	ready   error
 	live    error
+	bearers map[string]rpc.Bearer
 }
 
 func (n *fakeNode) take(ctx context.Context, by rpc.Caller, req proto.Message) error {
@@ -122,6 +124,26 @@ func (n *fakeNode) Members(ctx context.Context) (*v1.MembersResponse, error) {
 
 func (n *fakeNode) GetSettings(ctx context.Context) (*v1.GetSettingsResponse, error) {
 	return give(ctx, n, rpc.Caller{}, &v1.GetSettingsRequest{}, &v1.GetSettingsResponse{})
+}
+
+func (n *fakeNode) CreateToken(ctx context.Context, by rpc.Caller, req *v1.CreateTokenRequest) (*v1.CreateTokenResponse, error) {
+	return give(ctx, n, by, req, &v1.CreateTokenResponse{Token: "kq_x", Id: "x"})
+}
+
+func (n *fakeNode) RevokeToken(ctx context.Context, by rpc.Caller, req *v1.RevokeTokenRequest) (*v1.RevokeTokenResponse, error) {
+	return give(ctx, n, by, req, &v1.RevokeTokenResponse{})
+}
+
+func (n *fakeNode) ListTokens(ctx context.Context) (*v1.ListTokensResponse, error) {
+	return give(ctx, n, rpc.Caller{}, &v1.ListTokensRequest{}, &v1.ListTokensResponse{})
+}
+
+func (n *fakeNode) Bearer(_ context.Context, token string) (rpc.Bearer, error) {
+	held, ok := n.bearers[token]
+	if !ok {
+		return rpc.Bearer{}, fault.ErrUnauthenticated
+	}
+	return held, nil
 }
 
 func (n *fakeNode) Local() rpc.Writer { return n.local }

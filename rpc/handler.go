@@ -22,18 +22,23 @@ func NewHandler(cfg Config) http.Handler {
 	}
 	cfg = cfg.withDefaults()
 	metrics := newMetrics(cfg.Registerer)
+	var who access
+	if cfg.Secure {
+		who.bearer = cfg.Node.Bearer
+	}
 	guard := &guard{log: cfg.Logger, metrics: metrics, maxTimeout: cfg.MaxTimeout, warnings: perSecond{most: maxWarnings}}
 	services := http.NewServeMux()
 	opts := options(guard)
 	services.Handle(keyquorumv1connect.NewTokenServiceHandler(tokenService{cfg.Node}, opts))
 	services.Handle(keyquorumv1connect.NewKeyServiceHandler(keyService{cfg.Node}, opts))
 	services.Handle(keyquorumv1connect.NewClusterServiceHandler(clusterService{cfg.Node}, opts))
+	services.Handle(keyquorumv1connect.NewAccessServiceHandler(accessService{cfg.Node}, opts))
 	services.Handle(peerv1connect.NewPeerServiceHandler(peerService{cfg.Node}, opts))
 	mux := http.NewServeMux()
 	if !cfg.OmitProbes {
-		mountProbes(mux, cfg)
+		mountProbes(mux, cfg, who)
 	}
-	mux.Handle("/", newEdge(services, cfg.Logger, metrics, cfg.Limits))
+	mux.Handle("/", newEdge(services, cfg.Logger, metrics, cfg.Limits, who))
 	return mux
 }
 

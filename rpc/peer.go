@@ -18,6 +18,9 @@ func (s peerService) Forward(ctx context.Context, req *connect.Request[peerv1.Fo
 		callOf(ctx).id = id
 	}
 	return answer(ctx, req, checkForward, func(ctx context.Context, msg *peerv1.ForwardRequest) (*peerv1.ForwardResponse, error) {
+		if err := speaksFor(ctx, msg.GetNode()); err != nil {
+			return nil, err
+		}
 		by := Caller{Actor: msg.GetActor(), Source: msg.GetSource(), Node: msg.GetNode(), RequestID: RequestID(ctx)}
 		return carryOut(ctx, s.node.Local(), by, msg)
 	})
@@ -54,6 +57,14 @@ func carryOut(ctx context.Context, w Writer, by Caller, req *peerv1.ForwardReque
 	case *peerv1.ForwardRequest_UpdateSettings:
 		out := new(peerv1.ForwardResponse_UpdateSettings)
 		out.UpdateSettings, err = checked(ctx, by, write.UpdateSettings, checkUpdateSettings, w.UpdateSettings)
+		res.Result = out
+	case *peerv1.ForwardRequest_CreateToken:
+		out := new(peerv1.ForwardResponse_CreateToken)
+		out.CreateToken, err = checked(ctx, by, write.CreateToken, checkCreateToken, w.CreateToken)
+		res.Result = out
+	case *peerv1.ForwardRequest_RevokeToken:
+		out := new(peerv1.ForwardResponse_RevokeToken)
+		out.RevokeToken, err = checked(ctx, by, write.RevokeToken, checkRevokeToken, w.RevokeToken)
 		res.Result = out
 	default:
 		return nil, fault.Invalid("write", "is missing, or of a kind that this node does not know")
@@ -95,7 +106,12 @@ func (s peerService) Challenge(ctx context.Context, req *connect.Request[peerv1.
 }
 
 func (s peerService) Join(ctx context.Context, req *connect.Request[peerv1.JoinRequest]) (*connect.Response[peerv1.JoinResponse], error) {
-	return answer(ctx, req, checkJoin, s.node.Join)
+	return answer(ctx, req, checkJoin, func(ctx context.Context, msg *peerv1.JoinRequest) (*peerv1.JoinResponse, error) {
+		if err := speaksFor(ctx, msg.GetMember().GetName()); err != nil {
+			return nil, err
+		}
+		return s.node.Join(ctx, msg)
+	})
 }
 
 func (s peerService) Leave(ctx context.Context, req *connect.Request[peerv1.LeaveRequest]) (*connect.Response[peerv1.LeaveResponse], error) {

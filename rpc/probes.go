@@ -10,23 +10,24 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// ProbeHandler serves /livez, /readyz and, where cfg has a Gatherer, /metrics by themselves. It panics if cfg is not
-// valid.
+// ProbeHandler serves /livez, /readyz and, where cfg has a Gatherer, /metrics by themselves, to anybody. It panics if cfg
+// is not valid.
 func ProbeHandler(cfg Config) http.Handler {
 	if err := cfg.Validate(); err != nil {
 		panic(err)
 	}
 	mux := http.NewServeMux()
-	mountProbes(mux, cfg)
+	mountProbes(mux, cfg, access{})
 	return mux
 }
 
-func mountProbes(mux *http.ServeMux, cfg Config) {
+// mountProbes serves metrics to those alone who may see them. Whether a node is alive and ready is no secret.
+func mountProbes(mux *http.ServeMux, cfg Config, who access) {
 	mux.Handle("GET /livez", probe(cfg.Node.Live))
 	mux.Handle("GET /readyz", probe(cfg.Node.Ready))
 	if cfg.Gatherer != nil {
 		gathered := promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{MaxRequestsInFlight: maxGathering})
-		mux.Handle("GET /metrics", buffered{gathered, newRoom("metrics", maxScrapes)})
+		mux.Handle("GET "+metricsPath, who.guarded(metricsRoles, buffered{gathered, newRoom("metrics", maxScrapes)}))
 	}
 }
 

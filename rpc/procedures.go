@@ -15,7 +15,7 @@ import (
 func methods() []protoreflect.MethodDescriptor {
 	var all []protoreflect.MethodDescriptor
 	for _, file := range []protoreflect.FileDescriptor{
-		v1.File_keyquorum_v1_token_proto, v1.File_keyquorum_v1_key_proto, v1.File_keyquorum_v1_cluster_proto,
+		v1.File_keyquorum_v1_token_proto, v1.File_keyquorum_v1_key_proto, v1.File_keyquorum_v1_cluster_proto, v1.File_keyquorum_v1_access_proto,
 		peerv1.File_keyquorum_peer_v1_peer_proto,
 	} {
 		for s := range file.Services().Len() {

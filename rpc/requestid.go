@@ -15,6 +15,8 @@ const maxRequestID = 64
 // call is what is known of a request from the edge on. One goroutine at a time uses it.
 type call struct {
 	id string
+	// who sent it; nil before that is known.
+	who *identity
 	// reached tells that the interceptor had it: whatever became of it is logged and counted there.
 	reached bool
 }

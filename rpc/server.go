@@ -44,6 +44,7 @@ func NewServer(h http.Handler, cfg ServerConfig) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		Protocols:         protocols,
+		ConnContext:       withShown,
 		ConnState:         newConns(cfg.MaxConns, cfg.Logger).note,
 		ErrorLog:          slog.NewLogLogger(netHTTPLog{cfg.Logger.Handler()}, slog.LevelDebug),
 		ReadHeaderTimeout: 5 * time.Second,

@@ -5,6 +5,7 @@ package rpc
 import (
 	"context"
 
+	"github.com/keyquorum/keyquorum/internal/pki"
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
@@ -12,7 +13,7 @@ import (
 // Caller says who sent a request, from where, and which node took it. It goes into the record of what a write
 // changed.
 type Caller struct {
-	// Actor is the authenticated name, or "anonymous".
+	// Actor is who asked: "cert:NAME" and "token:ID" by what was shown, "anonymous" where there is no access control.
 	Actor string
 	// Source is the address that the request came from, without the port.
 	Source string
@@ -31,6 +32,8 @@ type Writer interface {
 	Remove(context.Context, Caller, *v1.RemoveRequest) (*v1.RemoveResponse, error)
 	TransferLeadership(context.Context, Caller, *v1.TransferLeadershipRequest) (*v1.TransferLeadershipResponse, error)
 	UpdateSettings(context.Context, Caller, *v1.UpdateSettingsRequest) (*v1.UpdateSettingsResponse, error)
+	CreateToken(context.Context, Caller, *v1.CreateTokenRequest) (*v1.CreateTokenResponse, error)
+	RevokeToken(context.Context, Caller, *v1.RevokeTokenRequest) (*v1.RevokeTokenResponse, error)
 }
 
 // Reader answers from the node's own memory.
@@ -42,6 +45,7 @@ type Reader interface {
 	Status(context.Context) (*v1.StatusResponse, error)
 	Members(context.Context) (*v1.MembersResponse, error)
 	GetSettings(context.Context) (*v1.GetSettingsResponse, error)
+	ListTokens(context.Context) (*v1.ListTokensResponse, error)
 }
 
 // Peers answers the other nodes of the cluster. It never forwards.
@@ -59,11 +63,20 @@ type Peers interface {
 	Leave(context.Context, *peerv1.LeaveRequest) (*peerv1.LeaveResponse, error)
 }
 
+// Bearer is whom an API token stands for.
+type Bearer struct {
+	ID    string
+	Roles []pki.Role
+}
+
 // Node is what the handlers serve.
 type Node interface {
 	Writer
 	Reader
 	Peers
+	// Bearer finds whom an API token stands for. The error wraps fault.ErrUnauthenticated where it is none, or one no
+	// longer; it never quotes the token.
+	Bearer(ctx context.Context, token string) (Bearer, error)
 	// Name is the node's, for answers and logs.
 	Name() string
 	// Init founds a cluster here.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyquorum/keyquorum/internal/certs"
 	"github.com/keyquorum/keyquorum/internal/member"
 	"github.com/keyquorum/keyquorum/internal/seal"
 	"github.com/keyquorum/keyquorum/internal/subject"
@@ -17,6 +18,10 @@ type serveCommand struct {
 	Name    string `placeholder:"NAME" help:"What people call this node. Default: the host's name."`
 	DataDir string `placeholder:"DIR" help:"Where this node keeps its log and its identity; made if it is missing. Required."`
 	Keyring string `placeholder:"FILE" help:"The cluster's master keyring, made by \"keyquorum keyring init\"; env:NAME for its content in an environment variable. Required."`
+
+	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"This node's certificate, with its chain, in PEM; its URI is keyquorum://node/NAME. Required, unless --insecure."`
+	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"The certificate's private key. Required, unless --insecure."`
+	TLSCA   string `name:"tls-ca" placeholder:"FILE" help:"The certificates of the CAs that members' and clients' certificates come from. Required, unless --insecure."`
 
 	Listen       hostPort  `default:"127.0.0.1:7400" placeholder:"HOST:PORT" help:"Where to take requests. Default: 127.0.0.1:7400."`
 	RaftListen   hostPort  `default:"127.0.0.1:7401" placeholder:"HOST:PORT" help:"Where to take other members' Raft messages. Default: 127.0.0.1:7401."`
@@ -35,13 +40,13 @@ type serveCommand struct {
 
 	LogLevel  logLevel  `default:"info" placeholder:"info" help:"debug, info, warn or error. Default: info."`
 	LogFormat logFormat `default:"text" placeholder:"text" help:"text or json. Default: text."`
-	Insecure  bool      `help:"Start without TLS and access control, which do not exist yet. Required."`
+	Insecure  bool      `help:"Start without TLS and access control: whoever reaches a port of this node may do anything."`
 }
 
 func (*serveCommand) Help() string {
 	return `The node keeps to itself until its cluster is founded: run "keyquorum cluster init" once, at one of the nodes; the others join by themselves. SIGTERM ends it in good order.
 
-There is no TLS and no access control yet, and --insecure says that you know: whoever reaches a port of this node can issue tokens for anybody, and change the cluster. Keep the ports on a private network.`
+Its ports speak TLS, and callers show who they are by a client certificate or an API token: "keyquorum ca" makes certificates. New ones at the same paths are taken up while the node runs. --insecure does without: whoever reaches a port of this node can then issue tokens for anybody, and change the cluster. Keep the ports on a private network, if you must.`
 }
 
 func (c *serveCommand) run(ctx context.Context, s *session) error {
@@ -54,7 +59,11 @@ func (c *serveCommand) run(ctx context.Context, s *session) error {
 	if conns != 0 {
 		log.Warn("the limit on open files is low, and so are those on connections: raise it (ulimit -n, LimitNOFILE=)", "files", files, "connections", conns)
 	}
-	m, err := member.Open(c.config(keyring, log, conns))
+	secure, err := c.certificates(log)
+	if err != nil {
+		return err
+	}
+	m, err := member.Open(c.config(keyring, secure, log, conns))
 	if err != nil {
 		return err
 	}
@@ -102,10 +111,37 @@ func (c *serveCommand) check() (faults []string) {
 	if c.SnapshotInterval < time.Second {
 		fault("snapshot-interval", "must not be shorter than 1s")
 	}
-	if !c.Insecure {
-		fault("insecure", "there is no TLS and no access control yet: whoever reaches a port of this node can issue tokens for anybody. Keep the ports on a private network, and say by --insecure that you know")
+	return append(faults, c.checkTLS()...)
+}
+
+// checkTLS wants all three files, or none and a word that this is meant.
+func (c *serveCommand) checkTLS() (faults []string) {
+	given := 0
+	for _, f := range []struct{ flag, path, what string }{
+		{"tls-cert", c.TLSCert, "this node's certificate"}, {"tls-key", c.TLSKey, "its private key"}, {"tls-ca", c.TLSCA, "the CAs' certificates"},
+	} {
+		switch {
+		case f.path != "":
+			given++
+		case !c.Insecure:
+			faults = append(faults, "--"+f.flag+": say where "+f.what+` is: "keyquorum ca" makes it`)
+		}
+	}
+	switch {
+	case given == 0 && !c.Insecure:
+		return []string{`--tls-cert, --tls-key, --tls-ca: are missing: "keyquorum ca" makes certificates. --insecure starts without TLS and access control: whoever reaches a port of this node can then issue tokens for anybody`}
+	case given > 0 && c.Insecure:
+		return []string{"--insecure: means without TLS, and --tls-cert, --tls-key or --tls-ca is given: choose"}
 	}
 	return faults
+}
+
+// certificates gives what the node shows and trusts; nil for nothing.
+func (c *serveCommand) certificates(log *slog.Logger) (*certs.Source, error) {
+	if c.Insecure {
+		return nil, nil //nolint:nilnil // without TLS
+	}
+	return certs.Open(certs.Files{Certificate: c.TLSCert, Key: c.TLSKey, CA: c.TLSCA}, certs.Options{Logger: log})
 }
 
 func (c *serveCommand) keyring(ctx context.Context) (*seal.Keyring, error) {
@@ -115,10 +151,10 @@ func (c *serveCommand) keyring(ctx context.Context) (*seal.Keyring, error) {
 	return seal.File(c.Keyring).Load(ctx)
 }
 
-func (c *serveCommand) config(keyring *seal.Keyring, log *slog.Logger, conns int) member.Config {
+func (c *serveCommand) config(keyring *seal.Keyring, secure *certs.Source, log *slog.Logger, conns int) member.Config {
 	return member.Config{
 		Name: c.Name, DataDir: c.DataDir, Region: c.Region, Replica: c.Replica,
-		Version: thisBuild().Version, Keyring: keyring,
+		Version: thisBuild().Version, Keyring: keyring, Certs: secure,
 		RPCListen: string(c.Listen), RaftListen: string(c.RaftListen), GossipListen: string(c.GossipListen),
 		ProbeListen: string(c.ProbeListen), Advertise: c.Advertise, Seeds: c.Join,
 		SnapshotThreshold: uint64(c.SnapshotThreshold), SnapshotInterval: c.SnapshotInterval,
@@ -139,5 +175,8 @@ func (c *serveCommand) introduce(log *slog.Logger, m *member.Member) {
 		attrs = append(attrs, "join", strings.Join(c.Join, ","))
 	}
 	log.Info("keyquorum starts", attrs...)
+	if !c.Insecure {
+		return
+	}
 	log.Warn("insecure: whoever reaches a port of this node can issue tokens for anybody")
 }

@@ -39,6 +39,10 @@ var (
 	ErrChallenge = errors.New("the challenge is not good")
 	// ErrQuorumAtRisk says that a removal would leave too few voters that answer.
 	ErrQuorumAtRisk = errors.New("the removal would cost the cluster its quorum")
+	// ErrUnauthenticated says that it is not known who calls.
+	ErrUnauthenticated = errors.New("the caller is not known")
+	// ErrPermissionDenied says that the caller is known, and may not.
+	ErrPermissionDenied = errors.New("the caller may not do this")
 	// ErrHalted says that the node found its state unsafe and serves no more.
 	ErrHalted = errors.New("this node has halted")
 )

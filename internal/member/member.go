@@ -4,6 +4,8 @@ package member
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/keyquorum/keyquorum/internal/boltstore"
+	"github.com/keyquorum/keyquorum/internal/certs"
 	"github.com/keyquorum/keyquorum/internal/datadir"
 	"github.com/keyquorum/keyquorum/internal/gossip"
 	"github.com/keyquorum/keyquorum/internal/seal"
@@ -32,6 +35,8 @@ type Config struct {
 	// Version is the build's, for the member record; may be empty.
 	Version string
 	Keyring *seal.Keyring
+	// Certs are the member's own and its CAs', which Run keeps up to date; nil to speak without TLS.
+	Certs *certs.Source
 	// RPCListen, RaftListen and GossipListen are HOST:PORT; port 0 lets the system choose.
 	RPCListen, RaftListen, GossipListen string
 	// SnapshotThreshold and TrailingLogs are the node's; its defaults if zero.
@@ -65,6 +70,7 @@ type Member struct {
 	ProbeAddress string
 
 	gossip *gossip.Gossip
+	certs  *certs.Source
 	// release undoes the opening, the last thing first.
 	release []func() error
 }
@@ -82,7 +88,7 @@ func Open(cfg Config) (m *Member, err error) {
 	halted := make(chan error, 1)
 	conf := node.Config{
 		Name: cfg.Name, Region: cfg.Region, Replica: cfg.Replica, Version: cfg.Version,
-		Keyring: cfg.Keyring, Timing: cfg.Timing, Mono: monotonic(),
+		Keyring: cfg.Keyring, Certs: cfg.Certs, Timing: cfg.Timing, Mono: monotonic(),
 		SnapshotThreshold: cfg.SnapshotThreshold, SnapshotInterval: cfg.SnapshotInterval, TrailingLogs: cfg.TrailingLogs,
 		MaxConns: cfg.MaxConns, Logger: cfg.Logger, Registry: registry, Halted: halted,
 	}
@@ -90,6 +96,9 @@ func Open(cfg Config) (m *Member, err error) {
 		return m, err
 	}
 	if err := m.listen(cfg, &conf); err != nil {
+		return m, err
+	}
+	if err := m.checkCerts(cfg); err != nil {
 		return m, err
 	}
 	if err := m.openGossip(cfg, &conf); err != nil {
@@ -169,6 +178,23 @@ func (m *Member) listen(cfg Config, conf *node.Config) error {
 	return nil
 }
 
+// checkCerts refuses certificates that the other members would refuse.
+func (m *Member) checkCerts(cfg Config) error {
+	if cfg.Certs == nil {
+		return nil
+	}
+	m.certs = cfg.Certs
+	var hosts []string
+	for _, address := range []string{m.RPCAddress, m.RaftAddress} {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return err
+		}
+		hosts = append(hosts, host)
+	}
+	return cfg.Certs.CheckNode(cfg.Name, hosts...)
+}
+
 // open listens, and gives the address at which others reach the listener.
 func (m *Member) open(what, listen, advertise string) (net.Listener, string, error) {
 	l, err := net.Listen("tcp", listen)
@@ -200,8 +226,9 @@ func ignoreClosed(l net.Listener) func() error {
 }
 
 func (m *Member) openGossip(cfg Config, conf *node.Config) error {
+	key := cfg.Keyring.GossipKey()
 	g, err := gossip.New(gossip.Config{
-		Listen: cfg.GossipListen, Advertise: cfg.Advertise, Key: cfg.Keyring.GossipKey(), Seeds: cfg.Seeds,
+		Listen: cfg.GossipListen, Advertise: cfg.Advertise, Key: key, Label: label(key), Seeds: cfg.Seeds,
 		NodeID: conf.ID, Name: cfg.Name, RPCAddress: conf.RPCAddress, RaftAddress: conf.RaftAddress,
 		Logger: cfg.Logger,
 	})
@@ -213,12 +240,21 @@ func (m *Member) openGossip(cfg Config, conf *node.Config) error {
 	return nil
 }
 
+// label tells clusters apart that share a network. Each has a keyring of its own, and so a gossip key.
+func label(gossipKey []byte) string {
+	sum := sha256.Sum256(slices.Concat([]byte("keyquorum gossip label\x00"), gossipKey))
+	return "keyquorum " + hex.EncodeToString(sum[:8])
+}
+
 // Run works until ctx ends, and closes all that was opened. After node.ErrStuck the process must end at once.
 func (m *Member) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(ctx)
 	defer stop()
 	var all errgroup.Group
 	all.Go(func() error { return m.gossip.Run(work) })
+	if m.certs != nil {
+		all.Go(func() error { return m.certs.Run(work) })
+	}
 	err := m.Node.Run(ctx)
 	stop()
 	err = errors.Join(err, all.Wait())

@@ -187,7 +187,7 @@ func TestErrorsQuoteNoValueAndStayShort(t *testing.T) {
 // Every message that a caller can send has only fields of the kinds that the decoder knows.
 func TestAllRequestsCanBeSent(t *testing.T) {
 	for _, file := range []protoreflect.FileDescriptor{
-		v1.File_keyquorum_v1_token_proto, v1.File_keyquorum_v1_key_proto, v1.File_keyquorum_v1_cluster_proto,
+		v1.File_keyquorum_v1_token_proto, v1.File_keyquorum_v1_key_proto, v1.File_keyquorum_v1_cluster_proto, v1.File_keyquorum_v1_access_proto,
 		peerv1.File_keyquorum_peer_v1_peer_proto,
 	} {
 		for i := range file.Messages().Len() {

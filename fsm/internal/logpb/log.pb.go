@@ -215,6 +215,8 @@ type Command struct {
 	//	*Command_RemoveMember
 	//	*Command_Tick
 	//	*Command_ForgetMembers
+	//	*Command_PutApiToken
+	//	*Command_RevokeApiToken
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -363,6 +365,24 @@ func (x *Command) GetForgetMembers() *ForgetMembers {
 	return nil
 }
 
+func (x *Command) GetPutApiToken() *PutAPIToken {
+	if x != nil {
+		if x, ok := x.Op.(*Command_PutApiToken); ok {
+			return x.PutApiToken
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRevokeApiToken() *RevokeAPIToken {
+	if x != nil {
+		if x, ok := x.Op.(*Command_RevokeApiToken); ok {
+			return x.RevokeApiToken
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -411,6 +431,14 @@ type Command_ForgetMembers struct {
 	ForgetMembers *ForgetMembers `protobuf:"bytes,12,opt,name=forget_members,json=forgetMembers,proto3,oneof"`
 }
 
+type Command_PutApiToken struct {
+	PutApiToken *PutAPIToken `protobuf:"bytes,40,opt,name=put_api_token,json=putApiToken,proto3,oneof"`
+}
+
+type Command_RevokeApiToken struct {
+	RevokeApiToken *RevokeAPIToken `protobuf:"bytes,41,opt,name=revoke_api_token,json=revokeApiToken,proto3,oneof"`
+}
+
 func (*Command_Found) isCommand_Op() {}
 
 func (*Command_Issue) isCommand_Op() {}
@@ -432,6 +460,10 @@ func (*Command_RemoveMember) isCommand_Op() {}
 func (*Command_Tick) isCommand_Op() {}
 
 func (*Command_ForgetMembers) isCommand_Op() {}
+
+func (*Command_PutApiToken) isCommand_Op() {}
+
+func (*Command_RevokeApiToken) isCommand_Op() {}
 
 // KeyID is the revision at which a key was made, and the random bits bound into its sealing.
 type KeyID struct {
@@ -544,7 +576,9 @@ type Found struct {
 	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Settings  *Settings              `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"`
 	// A known text sealed under the master keyring: it tells a wrong keyring from the right one.
-	KeyringCheck  []byte `protobuf:"bytes,3,opt,name=keyring_check,json=keyringCheck,proto3" json:"keyring_check,omitempty"`
+	KeyringCheck []byte `protobuf:"bytes,3,opt,name=keyring_check,json=keyringCheck,proto3" json:"keyring_check,omitempty"`
+	// The first operator's; may be absent.
+	Operator      *APIToken `protobuf:"bytes,4,opt,name=operator,proto3" json:"operator,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -600,6 +634,198 @@ func (x *Found) GetKeyringCheck() []byte {
 	return nil
 }
 
+func (x *Found) GetOperator() *APIToken {
+	if x != nil {
+		return x.Operator
+	}
+	return nil
+}
+
+// APIToken is what is kept of a token by which a caller is known.
+type APIToken struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// In order, each once.
+	Roles []string `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
+	// SHA-256 of the token.
+	Hash []byte `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`
+	// Milliseconds since the Unix epoch; 0 for never.
+	ExpiresMs     int64  `protobuf:"varint,5,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	CreatedMs     int64  `protobuf:"varint,6,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	Creator       string `protobuf:"bytes,7,opt,name=creator,proto3" json:"creator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *APIToken) Reset() {
+	*x = APIToken{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *APIToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*APIToken) ProtoMessage() {}
+
+func (x *APIToken) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use APIToken.ProtoReflect.Descriptor instead.
+func (*APIToken) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *APIToken) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *APIToken) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *APIToken) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *APIToken) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *APIToken) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *APIToken) GetCreatedMs() int64 {
+	if x != nil {
+		return x.CreatedMs
+	}
+	return 0
+}
+
+func (x *APIToken) GetCreator() string {
+	if x != nil {
+		return x.Creator
+	}
+	return ""
+}
+
+// PutAPIToken has no times but the token's end, and no creator: the entry says those.
+type PutAPIToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *APIToken              `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutAPIToken) Reset() {
+	*x = PutAPIToken{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutAPIToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutAPIToken) ProtoMessage() {}
+
+func (x *PutAPIToken) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutAPIToken.ProtoReflect.Descriptor instead.
+func (*PutAPIToken) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PutAPIToken) GetToken() *APIToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+type RevokeAPIToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAPIToken) Reset() {
+	*x = RevokeAPIToken{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAPIToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAPIToken) ProtoMessage() {}
+
+func (x *RevokeAPIToken) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAPIToken.ProtoReflect.Descriptor instead.
+func (*RevokeAPIToken) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RevokeAPIToken) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 type Issue struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Subject string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
@@ -612,7 +838,7 @@ type Issue struct {
 
 func (x *Issue) Reset() {
 	*x = Issue{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[6]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +850,7 @@ func (x *Issue) String() string {
 func (*Issue) ProtoMessage() {}
 
 func (x *Issue) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[6]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +863,7 @@ func (x *Issue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Issue.ProtoReflect.Descriptor instead.
 func (*Issue) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{6}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Issue) GetSubject() string {
@@ -672,7 +898,7 @@ type Rotate struct {
 
 func (x *Rotate) Reset() {
 	*x = Rotate{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[7]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +910,7 @@ func (x *Rotate) String() string {
 func (*Rotate) ProtoMessage() {}
 
 func (x *Rotate) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[7]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +923,7 @@ func (x *Rotate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rotate.ProtoReflect.Descriptor instead.
 func (*Rotate) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{7}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Rotate) GetSubject() string {
@@ -732,7 +958,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[8]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +970,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[8]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +983,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{8}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Revoke) GetSubject() string {
@@ -791,7 +1017,7 @@ type Delete struct {
 
 func (x *Delete) Reset() {
 	*x = Delete{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[9]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +1029,7 @@ func (x *Delete) String() string {
 func (*Delete) ProtoMessage() {}
 
 func (x *Delete) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[9]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +1042,7 @@ func (x *Delete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delete.ProtoReflect.Descriptor instead.
 func (*Delete) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Delete) GetSubject() string {
@@ -843,7 +1069,7 @@ type Expire struct {
 
 func (x *Expire) Reset() {
 	*x = Expire{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[10]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +1081,7 @@ func (x *Expire) String() string {
 func (*Expire) ProtoMessage() {}
 
 func (x *Expire) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[10]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +1094,7 @@ func (x *Expire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire.ProtoReflect.Descriptor instead.
 func (*Expire) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Expire) GetItems() []*Expire_Item {
@@ -897,7 +1123,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[11]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +1135,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[11]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +1148,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Settings) GetMode() Mode {
@@ -1013,7 +1239,7 @@ type UpdateSettings struct {
 
 func (x *UpdateSettings) Reset() {
 	*x = UpdateSettings{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[12]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1251,7 @@ func (x *UpdateSettings) String() string {
 func (*UpdateSettings) ProtoMessage() {}
 
 func (x *UpdateSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[12]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1264,7 @@ func (x *UpdateSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSettings.ProtoReflect.Descriptor instead.
 func (*UpdateSettings) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UpdateSettings) GetMode() Mode {
@@ -1121,7 +1347,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[13]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1359,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[13]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1372,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Member) GetId() string {
@@ -1214,7 +1440,7 @@ type PutMember struct {
 
 func (x *PutMember) Reset() {
 	*x = PutMember{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[14]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1452,7 @@ func (x *PutMember) String() string {
 func (*PutMember) ProtoMessage() {}
 
 func (x *PutMember) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[14]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1465,7 @@ func (x *PutMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutMember.ProtoReflect.Descriptor instead.
 func (*PutMember) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PutMember) GetMember() *Member {
@@ -1258,7 +1484,7 @@ type RemoveMember struct {
 
 func (x *RemoveMember) Reset() {
 	*x = RemoveMember{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[15]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1496,7 @@ func (x *RemoveMember) String() string {
 func (*RemoveMember) ProtoMessage() {}
 
 func (x *RemoveMember) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[15]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1509,7 @@ func (x *RemoveMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMember.ProtoReflect.Descriptor instead.
 func (*RemoveMember) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RemoveMember) GetId() string {
@@ -1302,7 +1528,7 @@ type Tick struct {
 
 func (x *Tick) Reset() {
 	*x = Tick{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[16]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1540,7 @@ func (x *Tick) String() string {
 func (*Tick) ProtoMessage() {}
 
 func (x *Tick) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[16]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1553,7 @@ func (x *Tick) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tick.ProtoReflect.Descriptor instead.
 func (*Tick) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 // ForgetMembers says that no former member with one of the ids can hold a fresh state any more.
@@ -1340,7 +1566,7 @@ type ForgetMembers struct {
 
 func (x *ForgetMembers) Reset() {
 	*x = ForgetMembers{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[17]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1578,7 @@ func (x *ForgetMembers) String() string {
 func (*ForgetMembers) ProtoMessage() {}
 
 func (x *ForgetMembers) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[17]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1591,7 @@ func (x *ForgetMembers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetMembers.ProtoReflect.Descriptor instead.
 func (*ForgetMembers) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ForgetMembers) GetIds() []string {
@@ -1390,14 +1616,16 @@ type SnapshotHeader struct {
 	// Ids of the members that were removed, in order. They do not come back.
 	Removed []string `protobuf:"bytes,10,rep,name=removed,proto3" json:"removed,omitempty"`
 	// Ids of those of them that may still hold a fresh state, in order.
-	Former        []string `protobuf:"bytes,11,rep,name=former,proto3" json:"former,omitempty"`
+	Former []string `protobuf:"bytes,11,rep,name=former,proto3" json:"former,omitempty"`
+	// By id.
+	ApiTokens     []*APIToken `protobuf:"bytes,50,rep,name=api_tokens,json=apiTokens,proto3" json:"api_tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[18]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1637,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[18]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1650,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1502,6 +1730,13 @@ func (x *SnapshotHeader) GetFormer() []string {
 	return nil
 }
 
+func (x *SnapshotHeader) GetApiTokens() []*APIToken {
+	if x != nil {
+		return x.ApiTokens
+	}
+	return nil
+}
+
 type Key struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        *KeyID                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1516,7 +1751,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[19]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1763,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[19]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1776,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{19}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Key) GetId() *KeyID {
@@ -1593,7 +1828,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[20]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1840,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[20]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1853,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{20}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *User) GetSubject() string {
@@ -1662,7 +1897,7 @@ type Expire_Item struct {
 
 func (x *Expire_Item) Reset() {
 	*x = Expire_Item{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[21]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1909,7 @@ func (x *Expire_Item) String() string {
 func (*Expire_Item) ProtoMessage() {}
 
 func (x *Expire_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[21]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1922,7 @@ func (x *Expire_Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Expire_Item.ProtoReflect.Descriptor instead.
 func (*Expire_Item) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{10, 0}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{13, 0}
 }
 
 func (x *Expire_Item) GetSubject() string {
@@ -1723,7 +1958,7 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\x06Origin\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\tR\x04node\"\xbd\x05\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\"\xd0\x06\n" +
 	"\aCommand\x120\n" +
 	"\x06origin\x18\x01 \x01(\v2\x18.keyquorum.log.v1.OriginR\x06origin\x12/\n" +
 	"\x05found\x18\x02 \x01(\v2\x17.keyquorum.log.v1.FoundH\x00R\x05found\x12/\n" +
@@ -1738,19 +1973,36 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\rremove_member\x18\n" +
 	" \x01(\v2\x1e.keyquorum.log.v1.RemoveMemberH\x00R\fremoveMember\x12,\n" +
 	"\x04tick\x18\v \x01(\v2\x16.keyquorum.log.v1.TickH\x00R\x04tick\x12H\n" +
-	"\x0eforget_members\x18\f \x01(\v2\x1f.keyquorum.log.v1.ForgetMembersH\x00R\rforgetMembersB\x04\n" +
+	"\x0eforget_members\x18\f \x01(\v2\x1f.keyquorum.log.v1.ForgetMembersH\x00R\rforgetMembers\x12C\n" +
+	"\rput_api_token\x18( \x01(\v2\x1d.keyquorum.log.v1.PutAPITokenH\x00R\vputApiToken\x12L\n" +
+	"\x10revoke_api_token\x18) \x01(\v2 .keyquorum.log.v1.RevokeAPITokenH\x00R\x0erevokeApiTokenB\x04\n" +
 	"\x02op\";\n" +
 	"\x05KeyID\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
 	"\x06random\x18\x02 \x01(\x06R\x06random\";\n" +
 	"\tCandidate\x12\x16\n" +
 	"\x06random\x18\x01 \x01(\x06R\x06random\x12\x16\n" +
-	"\x06sealed\x18\x02 \x01(\fR\x06sealed\"\x83\x01\n" +
+	"\x06sealed\x18\x02 \x01(\fR\x06sealed\"\xbb\x01\n" +
 	"\x05Found\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x126\n" +
 	"\bsettings\x18\x02 \x01(\v2\x1a.keyquorum.log.v1.SettingsR\bsettings\x12#\n" +
-	"\rkeyring_check\x18\x03 \x01(\fR\fkeyringCheck\"s\n" +
+	"\rkeyring_check\x18\x03 \x01(\fR\fkeyringCheck\x126\n" +
+	"\boperator\x18\x04 \x01(\v2\x1a.keyquorum.log.v1.APITokenR\boperator\"\xb0\x01\n" +
+	"\bAPIToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05roles\x18\x03 \x03(\tR\x05roles\x12\x12\n" +
+	"\x04hash\x18\x04 \x01(\fR\x04hash\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x05 \x01(\x03R\texpiresMs\x12\x1d\n" +
+	"\n" +
+	"created_ms\x18\x06 \x01(\x03R\tcreatedMs\x12\x18\n" +
+	"\acreator\x18\a \x01(\tR\acreator\"?\n" +
+	"\vPutAPIToken\x120\n" +
+	"\x05token\x18\x01 \x01(\v2\x1a.keyquorum.log.v1.APITokenR\x05token\" \n" +
+	"\x0eRevokeAPIToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"s\n" +
 	"\x05Issue\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\x129\n" +
@@ -1823,7 +2075,7 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x06\n" +
 	"\x04Tick\"!\n" +
 	"\rForgetMembers\x12\x10\n" +
-	"\x03ids\x18\x01 \x03(\tR\x03ids\"\xd7\x02\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\"\x92\x03\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\x12\x1a\n" +
@@ -1837,7 +2089,9 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\x05users\x18\t \x01(\x04R\x05users\x12\x18\n" +
 	"\aremoved\x18\n" +
 	" \x03(\tR\aremoved\x12\x16\n" +
-	"\x06former\x18\v \x03(\tR\x06former\"\x99\x01\n" +
+	"\x06former\x18\v \x03(\tR\x06former\x129\n" +
+	"\n" +
+	"api_tokens\x182 \x03(\v2\x1a.keyquorum.log.v1.APITokenR\tapiTokens\"\x99\x01\n" +
 	"\x03Key\x12'\n" +
 	"\x02id\x18\x01 \x01(\v2\x17.keyquorum.log.v1.KeyIDR\x02id\x12\x16\n" +
 	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x1d\n" +
@@ -1869,7 +2123,7 @@ func file_keyquorum_log_v1_log_proto_rawDescGZIP() []byte {
 }
 
 var file_keyquorum_log_v1_log_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_keyquorum_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_keyquorum_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_keyquorum_log_v1_log_proto_goTypes = []any{
 	(Mode)(0),              // 0: keyquorum.log.v1.Mode
 	(*Entry)(nil),          // 1: keyquorum.log.v1.Entry
@@ -1878,59 +2132,67 @@ var file_keyquorum_log_v1_log_proto_goTypes = []any{
 	(*KeyID)(nil),          // 4: keyquorum.log.v1.KeyID
 	(*Candidate)(nil),      // 5: keyquorum.log.v1.Candidate
 	(*Found)(nil),          // 6: keyquorum.log.v1.Found
-	(*Issue)(nil),          // 7: keyquorum.log.v1.Issue
-	(*Rotate)(nil),         // 8: keyquorum.log.v1.Rotate
-	(*Revoke)(nil),         // 9: keyquorum.log.v1.Revoke
-	(*Delete)(nil),         // 10: keyquorum.log.v1.Delete
-	(*Expire)(nil),         // 11: keyquorum.log.v1.Expire
-	(*Settings)(nil),       // 12: keyquorum.log.v1.Settings
-	(*UpdateSettings)(nil), // 13: keyquorum.log.v1.UpdateSettings
-	(*Member)(nil),         // 14: keyquorum.log.v1.Member
-	(*PutMember)(nil),      // 15: keyquorum.log.v1.PutMember
-	(*RemoveMember)(nil),   // 16: keyquorum.log.v1.RemoveMember
-	(*Tick)(nil),           // 17: keyquorum.log.v1.Tick
-	(*ForgetMembers)(nil),  // 18: keyquorum.log.v1.ForgetMembers
-	(*SnapshotHeader)(nil), // 19: keyquorum.log.v1.SnapshotHeader
-	(*Key)(nil),            // 20: keyquorum.log.v1.Key
-	(*User)(nil),           // 21: keyquorum.log.v1.User
-	(*Expire_Item)(nil),    // 22: keyquorum.log.v1.Expire.Item
+	(*APIToken)(nil),       // 7: keyquorum.log.v1.APIToken
+	(*PutAPIToken)(nil),    // 8: keyquorum.log.v1.PutAPIToken
+	(*RevokeAPIToken)(nil), // 9: keyquorum.log.v1.RevokeAPIToken
+	(*Issue)(nil),          // 10: keyquorum.log.v1.Issue
+	(*Rotate)(nil),         // 11: keyquorum.log.v1.Rotate
+	(*Revoke)(nil),         // 12: keyquorum.log.v1.Revoke
+	(*Delete)(nil),         // 13: keyquorum.log.v1.Delete
+	(*Expire)(nil),         // 14: keyquorum.log.v1.Expire
+	(*Settings)(nil),       // 15: keyquorum.log.v1.Settings
+	(*UpdateSettings)(nil), // 16: keyquorum.log.v1.UpdateSettings
+	(*Member)(nil),         // 17: keyquorum.log.v1.Member
+	(*PutMember)(nil),      // 18: keyquorum.log.v1.PutMember
+	(*RemoveMember)(nil),   // 19: keyquorum.log.v1.RemoveMember
+	(*Tick)(nil),           // 20: keyquorum.log.v1.Tick
+	(*ForgetMembers)(nil),  // 21: keyquorum.log.v1.ForgetMembers
+	(*SnapshotHeader)(nil), // 22: keyquorum.log.v1.SnapshotHeader
+	(*Key)(nil),            // 23: keyquorum.log.v1.Key
+	(*User)(nil),           // 24: keyquorum.log.v1.User
+	(*Expire_Item)(nil),    // 25: keyquorum.log.v1.Expire.Item
 }
 var file_keyquorum_log_v1_log_proto_depIdxs = []int32{
 	3,  // 0: keyquorum.log.v1.Entry.commands:type_name -> keyquorum.log.v1.Command
 	2,  // 1: keyquorum.log.v1.Command.origin:type_name -> keyquorum.log.v1.Origin
 	6,  // 2: keyquorum.log.v1.Command.found:type_name -> keyquorum.log.v1.Found
-	7,  // 3: keyquorum.log.v1.Command.issue:type_name -> keyquorum.log.v1.Issue
-	8,  // 4: keyquorum.log.v1.Command.rotate:type_name -> keyquorum.log.v1.Rotate
-	9,  // 5: keyquorum.log.v1.Command.revoke:type_name -> keyquorum.log.v1.Revoke
-	10, // 6: keyquorum.log.v1.Command.delete:type_name -> keyquorum.log.v1.Delete
-	11, // 7: keyquorum.log.v1.Command.expire:type_name -> keyquorum.log.v1.Expire
-	13, // 8: keyquorum.log.v1.Command.update_settings:type_name -> keyquorum.log.v1.UpdateSettings
-	15, // 9: keyquorum.log.v1.Command.put_member:type_name -> keyquorum.log.v1.PutMember
-	16, // 10: keyquorum.log.v1.Command.remove_member:type_name -> keyquorum.log.v1.RemoveMember
-	17, // 11: keyquorum.log.v1.Command.tick:type_name -> keyquorum.log.v1.Tick
-	18, // 12: keyquorum.log.v1.Command.forget_members:type_name -> keyquorum.log.v1.ForgetMembers
-	12, // 13: keyquorum.log.v1.Found.settings:type_name -> keyquorum.log.v1.Settings
-	5,  // 14: keyquorum.log.v1.Issue.candidate:type_name -> keyquorum.log.v1.Candidate
-	4,  // 15: keyquorum.log.v1.Rotate.expected:type_name -> keyquorum.log.v1.KeyID
-	5,  // 16: keyquorum.log.v1.Rotate.candidate:type_name -> keyquorum.log.v1.Candidate
-	4,  // 17: keyquorum.log.v1.Revoke.expected:type_name -> keyquorum.log.v1.KeyID
-	5,  // 18: keyquorum.log.v1.Revoke.candidate:type_name -> keyquorum.log.v1.Candidate
-	4,  // 19: keyquorum.log.v1.Delete.expected:type_name -> keyquorum.log.v1.KeyID
-	22, // 20: keyquorum.log.v1.Expire.items:type_name -> keyquorum.log.v1.Expire.Item
-	0,  // 21: keyquorum.log.v1.Settings.mode:type_name -> keyquorum.log.v1.Mode
-	0,  // 22: keyquorum.log.v1.UpdateSettings.mode:type_name -> keyquorum.log.v1.Mode
-	14, // 23: keyquorum.log.v1.PutMember.member:type_name -> keyquorum.log.v1.Member
-	12, // 24: keyquorum.log.v1.SnapshotHeader.settings:type_name -> keyquorum.log.v1.Settings
-	4,  // 25: keyquorum.log.v1.Key.id:type_name -> keyquorum.log.v1.KeyID
-	20, // 26: keyquorum.log.v1.User.active:type_name -> keyquorum.log.v1.Key
-	20, // 27: keyquorum.log.v1.User.retiring:type_name -> keyquorum.log.v1.Key
-	4,  // 28: keyquorum.log.v1.Expire.Item.key:type_name -> keyquorum.log.v1.KeyID
-	5,  // 29: keyquorum.log.v1.Expire.Item.candidate:type_name -> keyquorum.log.v1.Candidate
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	10, // 3: keyquorum.log.v1.Command.issue:type_name -> keyquorum.log.v1.Issue
+	11, // 4: keyquorum.log.v1.Command.rotate:type_name -> keyquorum.log.v1.Rotate
+	12, // 5: keyquorum.log.v1.Command.revoke:type_name -> keyquorum.log.v1.Revoke
+	13, // 6: keyquorum.log.v1.Command.delete:type_name -> keyquorum.log.v1.Delete
+	14, // 7: keyquorum.log.v1.Command.expire:type_name -> keyquorum.log.v1.Expire
+	16, // 8: keyquorum.log.v1.Command.update_settings:type_name -> keyquorum.log.v1.UpdateSettings
+	18, // 9: keyquorum.log.v1.Command.put_member:type_name -> keyquorum.log.v1.PutMember
+	19, // 10: keyquorum.log.v1.Command.remove_member:type_name -> keyquorum.log.v1.RemoveMember
+	20, // 11: keyquorum.log.v1.Command.tick:type_name -> keyquorum.log.v1.Tick
+	21, // 12: keyquorum.log.v1.Command.forget_members:type_name -> keyquorum.log.v1.ForgetMembers
+	8,  // 13: keyquorum.log.v1.Command.put_api_token:type_name -> keyquorum.log.v1.PutAPIToken
+	9,  // 14: keyquorum.log.v1.Command.revoke_api_token:type_name -> keyquorum.log.v1.RevokeAPIToken
+	15, // 15: keyquorum.log.v1.Found.settings:type_name -> keyquorum.log.v1.Settings
+	7,  // 16: keyquorum.log.v1.Found.operator:type_name -> keyquorum.log.v1.APIToken
+	7,  // 17: keyquorum.log.v1.PutAPIToken.token:type_name -> keyquorum.log.v1.APIToken
+	5,  // 18: keyquorum.log.v1.Issue.candidate:type_name -> keyquorum.log.v1.Candidate
+	4,  // 19: keyquorum.log.v1.Rotate.expected:type_name -> keyquorum.log.v1.KeyID
+	5,  // 20: keyquorum.log.v1.Rotate.candidate:type_name -> keyquorum.log.v1.Candidate
+	4,  // 21: keyquorum.log.v1.Revoke.expected:type_name -> keyquorum.log.v1.KeyID
+	5,  // 22: keyquorum.log.v1.Revoke.candidate:type_name -> keyquorum.log.v1.Candidate
+	4,  // 23: keyquorum.log.v1.Delete.expected:type_name -> keyquorum.log.v1.KeyID
+	25, // 24: keyquorum.log.v1.Expire.items:type_name -> keyquorum.log.v1.Expire.Item
+	0,  // 25: keyquorum.log.v1.Settings.mode:type_name -> keyquorum.log.v1.Mode
+	0,  // 26: keyquorum.log.v1.UpdateSettings.mode:type_name -> keyquorum.log.v1.Mode
+	17, // 27: keyquorum.log.v1.PutMember.member:type_name -> keyquorum.log.v1.Member
+	15, // 28: keyquorum.log.v1.SnapshotHeader.settings:type_name -> keyquorum.log.v1.Settings
+	7,  // 29: keyquorum.log.v1.SnapshotHeader.api_tokens:type_name -> keyquorum.log.v1.APIToken
+	4,  // 30: keyquorum.log.v1.Key.id:type_name -> keyquorum.log.v1.KeyID
+	23, // 31: keyquorum.log.v1.User.active:type_name -> keyquorum.log.v1.Key
+	23, // 32: keyquorum.log.v1.User.retiring:type_name -> keyquorum.log.v1.Key
+	4,  // 33: keyquorum.log.v1.Expire.Item.key:type_name -> keyquorum.log.v1.KeyID
+	5,  // 34: keyquorum.log.v1.Expire.Item.candidate:type_name -> keyquorum.log.v1.Candidate
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_keyquorum_log_v1_log_proto_init() }
@@ -1950,15 +2212,17 @@ func file_keyquorum_log_v1_log_proto_init() {
 		(*Command_RemoveMember)(nil),
 		(*Command_Tick)(nil),
 		(*Command_ForgetMembers)(nil),
+		(*Command_PutApiToken)(nil),
+		(*Command_RevokeApiToken)(nil),
 	}
-	file_keyquorum_log_v1_log_proto_msgTypes[12].OneofWrappers = []any{}
+	file_keyquorum_log_v1_log_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyquorum_log_v1_log_proto_rawDesc), len(file_keyquorum_log_v1_log_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

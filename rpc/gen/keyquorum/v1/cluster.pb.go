@@ -179,8 +179,10 @@ type InitResponse struct {
 	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	// The node was a member of a founded cluster before.
 	AlreadyFounded bool `protobuf:"varint,2,opt,name=already_founded,json=alreadyFounded,proto3" json:"already_founded,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// An API token with the role OPERATOR, shown this once, where the cluster has access control.
+	OperatorToken string `protobuf:"bytes,3,opt,name=operator_token,json=operatorToken,proto3" json:"operator_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InitResponse) Reset() {
@@ -225,6 +227,13 @@ func (x *InitResponse) GetAlreadyFounded() bool {
 		return x.AlreadyFounded
 	}
 	return false
+}
+
+func (x *InitResponse) GetOperatorToken() string {
+	if x != nil {
+		return x.OperatorToken
+	}
+	return ""
 }
 
 type StatusRequest struct {
@@ -1178,11 +1187,12 @@ const file_keyquorum_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"\x1akeyquorum/v1/cluster.proto\x12\fkeyquorum.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"A\n" +
 	"\vInitRequest\x122\n" +
-	"\bsettings\x18\x01 \x01(\v2\x16.keyquorum.v1.SettingsR\bsettings\"V\n" +
+	"\bsettings\x18\x01 \x01(\v2\x16.keyquorum.v1.SettingsR\bsettings\"}\n" +
 	"\fInitResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12'\n" +
-	"\x0falready_founded\x18\x02 \x01(\bR\x0ealreadyFounded\"\x0f\n" +
+	"\x0falready_founded\x18\x02 \x01(\bR\x0ealreadyFounded\x12%\n" +
+	"\x0eoperator_token\x18\x03 \x01(\tR\roperatorToken\"\x0f\n" +
 	"\rStatusRequest\"\xee\x03\n" +
 	"\x0eStatusResponse\x12\x1d\n" +
 	"\n" +

@@ -40,6 +40,8 @@ type ForwardRequest struct {
 	//	*ForwardRequest_Remove
 	//	*ForwardRequest_TransferLeadership
 	//	*ForwardRequest_UpdateSettings
+	//	*ForwardRequest_CreateToken
+	//	*ForwardRequest_RevokeToken
 	Write         isForwardRequest_Write `protobuf_oneof:"write"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -173,6 +175,24 @@ func (x *ForwardRequest) GetUpdateSettings() *v1.UpdateSettingsRequest {
 	return nil
 }
 
+func (x *ForwardRequest) GetCreateToken() *v1.CreateTokenRequest {
+	if x != nil {
+		if x, ok := x.Write.(*ForwardRequest_CreateToken); ok {
+			return x.CreateToken
+		}
+	}
+	return nil
+}
+
+func (x *ForwardRequest) GetRevokeToken() *v1.RevokeTokenRequest {
+	if x != nil {
+		if x, ok := x.Write.(*ForwardRequest_RevokeToken); ok {
+			return x.RevokeToken
+		}
+	}
+	return nil
+}
+
 type isForwardRequest_Write interface {
 	isForwardRequest_Write()
 }
@@ -205,6 +225,14 @@ type ForwardRequest_UpdateSettings struct {
 	UpdateSettings *v1.UpdateSettingsRequest `protobuf:"bytes,11,opt,name=update_settings,json=updateSettings,proto3,oneof"`
 }
 
+type ForwardRequest_CreateToken struct {
+	CreateToken *v1.CreateTokenRequest `protobuf:"bytes,20,opt,name=create_token,json=createToken,proto3,oneof"`
+}
+
+type ForwardRequest_RevokeToken struct {
+	RevokeToken *v1.RevokeTokenRequest `protobuf:"bytes,21,opt,name=revoke_token,json=revokeToken,proto3,oneof"`
+}
+
 func (*ForwardRequest_Issue) isForwardRequest_Write() {}
 
 func (*ForwardRequest_Rotate) isForwardRequest_Write() {}
@@ -219,6 +247,10 @@ func (*ForwardRequest_TransferLeadership) isForwardRequest_Write() {}
 
 func (*ForwardRequest_UpdateSettings) isForwardRequest_Write() {}
 
+func (*ForwardRequest_CreateToken) isForwardRequest_Write() {}
+
+func (*ForwardRequest_RevokeToken) isForwardRequest_Write() {}
+
 type ForwardResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Result:
@@ -230,6 +262,8 @@ type ForwardResponse struct {
 	//	*ForwardResponse_Remove
 	//	*ForwardResponse_TransferLeadership
 	//	*ForwardResponse_UpdateSettings
+	//	*ForwardResponse_CreateToken
+	//	*ForwardResponse_RevokeToken
 	Result        isForwardResponse_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -335,6 +369,24 @@ func (x *ForwardResponse) GetUpdateSettings() *v1.UpdateSettingsResponse {
 	return nil
 }
 
+func (x *ForwardResponse) GetCreateToken() *v1.CreateTokenResponse {
+	if x != nil {
+		if x, ok := x.Result.(*ForwardResponse_CreateToken); ok {
+			return x.CreateToken
+		}
+	}
+	return nil
+}
+
+func (x *ForwardResponse) GetRevokeToken() *v1.RevokeTokenResponse {
+	if x != nil {
+		if x, ok := x.Result.(*ForwardResponse_RevokeToken); ok {
+			return x.RevokeToken
+		}
+	}
+	return nil
+}
+
 type isForwardResponse_Result interface {
 	isForwardResponse_Result()
 }
@@ -367,6 +419,14 @@ type ForwardResponse_UpdateSettings struct {
 	UpdateSettings *v1.UpdateSettingsResponse `protobuf:"bytes,7,opt,name=update_settings,json=updateSettings,proto3,oneof"`
 }
 
+type ForwardResponse_CreateToken struct {
+	CreateToken *v1.CreateTokenResponse `protobuf:"bytes,20,opt,name=create_token,json=createToken,proto3,oneof"`
+}
+
+type ForwardResponse_RevokeToken struct {
+	RevokeToken *v1.RevokeTokenResponse `protobuf:"bytes,21,opt,name=revoke_token,json=revokeToken,proto3,oneof"`
+}
+
 func (*ForwardResponse_Issue) isForwardResponse_Result() {}
 
 func (*ForwardResponse_Rotate) isForwardResponse_Result() {}
@@ -380,6 +440,10 @@ func (*ForwardResponse_Remove) isForwardResponse_Result() {}
 func (*ForwardResponse_TransferLeadership) isForwardResponse_Result() {}
 
 func (*ForwardResponse_UpdateSettings) isForwardResponse_Result() {}
+
+func (*ForwardResponse_CreateToken) isForwardResponse_Result() {}
+
+func (*ForwardResponse_RevokeToken) isForwardResponse_Result() {}
 
 type ClockRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1135,7 +1199,7 @@ var File_keyquorum_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1ckeyquorum/peer/v1/peer.proto\x12\x11keyquorum.peer.v1\x1a\x1akeyquorum/v1/cluster.proto\x1a\x16keyquorum/v1/key.proto\x1a\x18keyquorum/v1/token.proto\"\xb6\x04\n" +
+	"\x1ckeyquorum/peer/v1/peer.proto\x12\x11keyquorum.peer.v1\x1a\x19keyquorum/v1/access.proto\x1a\x1akeyquorum/v1/cluster.proto\x1a\x16keyquorum/v1/key.proto\x1a\x18keyquorum/v1/token.proto\"\xc4\x05\n" +
 	"\x0eForwardRequest\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -1149,8 +1213,10 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\x06remove\x18\t \x01(\v2\x1b.keyquorum.v1.RemoveRequestH\x00R\x06remove\x12Z\n" +
 	"\x13transfer_leadership\x18\n" +
 	" \x01(\v2'.keyquorum.v1.TransferLeadershipRequestH\x00R\x12transferLeadership\x12N\n" +
-	"\x0fupdate_settings\x18\v \x01(\v2#.keyquorum.v1.UpdateSettingsRequestH\x00R\x0eupdateSettingsB\a\n" +
-	"\x05write\"\xde\x03\n" +
+	"\x0fupdate_settings\x18\v \x01(\v2#.keyquorum.v1.UpdateSettingsRequestH\x00R\x0eupdateSettings\x12E\n" +
+	"\fcreate_token\x18\x14 \x01(\v2 .keyquorum.v1.CreateTokenRequestH\x00R\vcreateToken\x12E\n" +
+	"\frevoke_token\x18\x15 \x01(\v2 .keyquorum.v1.RevokeTokenRequestH\x00R\vrevokeTokenB\a\n" +
+	"\x05write\"\xee\x04\n" +
 	"\x0fForwardResponse\x123\n" +
 	"\x05issue\x18\x01 \x01(\v2\x1b.keyquorum.v1.IssueResponseH\x00R\x05issue\x126\n" +
 	"\x06rotate\x18\x02 \x01(\v2\x1c.keyquorum.v1.RotateResponseH\x00R\x06rotate\x126\n" +
@@ -1158,7 +1224,9 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\x06delete\x18\x04 \x01(\v2\x1c.keyquorum.v1.DeleteResponseH\x00R\x06delete\x126\n" +
 	"\x06remove\x18\x05 \x01(\v2\x1c.keyquorum.v1.RemoveResponseH\x00R\x06remove\x12[\n" +
 	"\x13transfer_leadership\x18\x06 \x01(\v2(.keyquorum.v1.TransferLeadershipResponseH\x00R\x12transferLeadership\x12O\n" +
-	"\x0fupdate_settings\x18\a \x01(\v2$.keyquorum.v1.UpdateSettingsResponseH\x00R\x0eupdateSettingsB\b\n" +
+	"\x0fupdate_settings\x18\a \x01(\v2$.keyquorum.v1.UpdateSettingsResponseH\x00R\x0eupdateSettings\x12F\n" +
+	"\fcreate_token\x18\x14 \x01(\v2!.keyquorum.v1.CreateTokenResponseH\x00R\vcreateToken\x12F\n" +
+	"\frevoke_token\x18\x15 \x01(\v2!.keyquorum.v1.RevokeTokenResponseH\x00R\vrevokeTokenB\b\n" +
 	"\x06result\"\x0e\n" +
 	"\fClockRequest\"A\n" +
 	"\rClockResponse\x12\x17\n" +
@@ -1252,14 +1320,18 @@ var file_keyquorum_peer_v1_peer_proto_goTypes = []any{
 	(*v1.RemoveRequest)(nil),              // 20: keyquorum.v1.RemoveRequest
 	(*v1.TransferLeadershipRequest)(nil),  // 21: keyquorum.v1.TransferLeadershipRequest
 	(*v1.UpdateSettingsRequest)(nil),      // 22: keyquorum.v1.UpdateSettingsRequest
-	(*v1.IssueResponse)(nil),              // 23: keyquorum.v1.IssueResponse
-	(*v1.RotateResponse)(nil),             // 24: keyquorum.v1.RotateResponse
-	(*v1.RevokeResponse)(nil),             // 25: keyquorum.v1.RevokeResponse
-	(*v1.DeleteResponse)(nil),             // 26: keyquorum.v1.DeleteResponse
-	(*v1.RemoveResponse)(nil),             // 27: keyquorum.v1.RemoveResponse
-	(*v1.TransferLeadershipResponse)(nil), // 28: keyquorum.v1.TransferLeadershipResponse
-	(*v1.UpdateSettingsResponse)(nil),     // 29: keyquorum.v1.UpdateSettingsResponse
-	(*v1.Member)(nil),                     // 30: keyquorum.v1.Member
+	(*v1.CreateTokenRequest)(nil),         // 23: keyquorum.v1.CreateTokenRequest
+	(*v1.RevokeTokenRequest)(nil),         // 24: keyquorum.v1.RevokeTokenRequest
+	(*v1.IssueResponse)(nil),              // 25: keyquorum.v1.IssueResponse
+	(*v1.RotateResponse)(nil),             // 26: keyquorum.v1.RotateResponse
+	(*v1.RevokeResponse)(nil),             // 27: keyquorum.v1.RevokeResponse
+	(*v1.DeleteResponse)(nil),             // 28: keyquorum.v1.DeleteResponse
+	(*v1.RemoveResponse)(nil),             // 29: keyquorum.v1.RemoveResponse
+	(*v1.TransferLeadershipResponse)(nil), // 30: keyquorum.v1.TransferLeadershipResponse
+	(*v1.UpdateSettingsResponse)(nil),     // 31: keyquorum.v1.UpdateSettingsResponse
+	(*v1.CreateTokenResponse)(nil),        // 32: keyquorum.v1.CreateTokenResponse
+	(*v1.RevokeTokenResponse)(nil),        // 33: keyquorum.v1.RevokeTokenResponse
+	(*v1.Member)(nil),                     // 34: keyquorum.v1.Member
 }
 var file_keyquorum_peer_v1_peer_proto_depIdxs = []int32{
 	16, // 0: keyquorum.peer.v1.ForwardRequest.issue:type_name -> keyquorum.v1.IssueRequest
@@ -1269,35 +1341,39 @@ var file_keyquorum_peer_v1_peer_proto_depIdxs = []int32{
 	20, // 4: keyquorum.peer.v1.ForwardRequest.remove:type_name -> keyquorum.v1.RemoveRequest
 	21, // 5: keyquorum.peer.v1.ForwardRequest.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipRequest
 	22, // 6: keyquorum.peer.v1.ForwardRequest.update_settings:type_name -> keyquorum.v1.UpdateSettingsRequest
-	23, // 7: keyquorum.peer.v1.ForwardResponse.issue:type_name -> keyquorum.v1.IssueResponse
-	24, // 8: keyquorum.peer.v1.ForwardResponse.rotate:type_name -> keyquorum.v1.RotateResponse
-	25, // 9: keyquorum.peer.v1.ForwardResponse.revoke:type_name -> keyquorum.v1.RevokeResponse
-	26, // 10: keyquorum.peer.v1.ForwardResponse.delete:type_name -> keyquorum.v1.DeleteResponse
-	27, // 11: keyquorum.peer.v1.ForwardResponse.remove:type_name -> keyquorum.v1.RemoveResponse
-	28, // 12: keyquorum.peer.v1.ForwardResponse.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipResponse
-	29, // 13: keyquorum.peer.v1.ForwardResponse.update_settings:type_name -> keyquorum.v1.UpdateSettingsResponse
-	30, // 14: keyquorum.peer.v1.JoinRequest.member:type_name -> keyquorum.v1.Member
-	0,  // 15: keyquorum.peer.v1.PeerService.Forward:input_type -> keyquorum.peer.v1.ForwardRequest
-	2,  // 16: keyquorum.peer.v1.PeerService.Clock:input_type -> keyquorum.peer.v1.ClockRequest
-	4,  // 17: keyquorum.peer.v1.PeerService.Standing:input_type -> keyquorum.peer.v1.StandingRequest
-	6,  // 18: keyquorum.peer.v1.PeerService.Tick:input_type -> keyquorum.peer.v1.TickRequest
-	8,  // 19: keyquorum.peer.v1.PeerService.Applied:input_type -> keyquorum.peer.v1.AppliedRequest
-	10, // 20: keyquorum.peer.v1.PeerService.Challenge:input_type -> keyquorum.peer.v1.ChallengeRequest
-	12, // 21: keyquorum.peer.v1.PeerService.Join:input_type -> keyquorum.peer.v1.JoinRequest
-	14, // 22: keyquorum.peer.v1.PeerService.Leave:input_type -> keyquorum.peer.v1.LeaveRequest
-	1,  // 23: keyquorum.peer.v1.PeerService.Forward:output_type -> keyquorum.peer.v1.ForwardResponse
-	3,  // 24: keyquorum.peer.v1.PeerService.Clock:output_type -> keyquorum.peer.v1.ClockResponse
-	5,  // 25: keyquorum.peer.v1.PeerService.Standing:output_type -> keyquorum.peer.v1.StandingResponse
-	7,  // 26: keyquorum.peer.v1.PeerService.Tick:output_type -> keyquorum.peer.v1.TickResponse
-	9,  // 27: keyquorum.peer.v1.PeerService.Applied:output_type -> keyquorum.peer.v1.AppliedResponse
-	11, // 28: keyquorum.peer.v1.PeerService.Challenge:output_type -> keyquorum.peer.v1.ChallengeResponse
-	13, // 29: keyquorum.peer.v1.PeerService.Join:output_type -> keyquorum.peer.v1.JoinResponse
-	15, // 30: keyquorum.peer.v1.PeerService.Leave:output_type -> keyquorum.peer.v1.LeaveResponse
-	23, // [23:31] is the sub-list for method output_type
-	15, // [15:23] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	23, // 7: keyquorum.peer.v1.ForwardRequest.create_token:type_name -> keyquorum.v1.CreateTokenRequest
+	24, // 8: keyquorum.peer.v1.ForwardRequest.revoke_token:type_name -> keyquorum.v1.RevokeTokenRequest
+	25, // 9: keyquorum.peer.v1.ForwardResponse.issue:type_name -> keyquorum.v1.IssueResponse
+	26, // 10: keyquorum.peer.v1.ForwardResponse.rotate:type_name -> keyquorum.v1.RotateResponse
+	27, // 11: keyquorum.peer.v1.ForwardResponse.revoke:type_name -> keyquorum.v1.RevokeResponse
+	28, // 12: keyquorum.peer.v1.ForwardResponse.delete:type_name -> keyquorum.v1.DeleteResponse
+	29, // 13: keyquorum.peer.v1.ForwardResponse.remove:type_name -> keyquorum.v1.RemoveResponse
+	30, // 14: keyquorum.peer.v1.ForwardResponse.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipResponse
+	31, // 15: keyquorum.peer.v1.ForwardResponse.update_settings:type_name -> keyquorum.v1.UpdateSettingsResponse
+	32, // 16: keyquorum.peer.v1.ForwardResponse.create_token:type_name -> keyquorum.v1.CreateTokenResponse
+	33, // 17: keyquorum.peer.v1.ForwardResponse.revoke_token:type_name -> keyquorum.v1.RevokeTokenResponse
+	34, // 18: keyquorum.peer.v1.JoinRequest.member:type_name -> keyquorum.v1.Member
+	0,  // 19: keyquorum.peer.v1.PeerService.Forward:input_type -> keyquorum.peer.v1.ForwardRequest
+	2,  // 20: keyquorum.peer.v1.PeerService.Clock:input_type -> keyquorum.peer.v1.ClockRequest
+	4,  // 21: keyquorum.peer.v1.PeerService.Standing:input_type -> keyquorum.peer.v1.StandingRequest
+	6,  // 22: keyquorum.peer.v1.PeerService.Tick:input_type -> keyquorum.peer.v1.TickRequest
+	8,  // 23: keyquorum.peer.v1.PeerService.Applied:input_type -> keyquorum.peer.v1.AppliedRequest
+	10, // 24: keyquorum.peer.v1.PeerService.Challenge:input_type -> keyquorum.peer.v1.ChallengeRequest
+	12, // 25: keyquorum.peer.v1.PeerService.Join:input_type -> keyquorum.peer.v1.JoinRequest
+	14, // 26: keyquorum.peer.v1.PeerService.Leave:input_type -> keyquorum.peer.v1.LeaveRequest
+	1,  // 27: keyquorum.peer.v1.PeerService.Forward:output_type -> keyquorum.peer.v1.ForwardResponse
+	3,  // 28: keyquorum.peer.v1.PeerService.Clock:output_type -> keyquorum.peer.v1.ClockResponse
+	5,  // 29: keyquorum.peer.v1.PeerService.Standing:output_type -> keyquorum.peer.v1.StandingResponse
+	7,  // 30: keyquorum.peer.v1.PeerService.Tick:output_type -> keyquorum.peer.v1.TickResponse
+	9,  // 31: keyquorum.peer.v1.PeerService.Applied:output_type -> keyquorum.peer.v1.AppliedResponse
+	11, // 32: keyquorum.peer.v1.PeerService.Challenge:output_type -> keyquorum.peer.v1.ChallengeResponse
+	13, // 33: keyquorum.peer.v1.PeerService.Join:output_type -> keyquorum.peer.v1.JoinResponse
+	15, // 34: keyquorum.peer.v1.PeerService.Leave:output_type -> keyquorum.peer.v1.LeaveResponse
+	27, // [27:35] is the sub-list for method output_type
+	19, // [19:27] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_keyquorum_peer_v1_peer_proto_init() }
@@ -1313,6 +1389,8 @@ func file_keyquorum_peer_v1_peer_proto_init() {
 		(*ForwardRequest_Remove)(nil),
 		(*ForwardRequest_TransferLeadership)(nil),
 		(*ForwardRequest_UpdateSettings)(nil),
+		(*ForwardRequest_CreateToken)(nil),
+		(*ForwardRequest_RevokeToken)(nil),
 	}
 	file_keyquorum_peer_v1_peer_proto_msgTypes[1].OneofWrappers = []any{
 		(*ForwardResponse_Issue)(nil),
@@ -1322,6 +1400,8 @@ func file_keyquorum_peer_v1_peer_proto_init() {
 		(*ForwardResponse_Remove)(nil),
 		(*ForwardResponse_TransferLeadership)(nil),
 		(*ForwardResponse_UpdateSettings)(nil),
+		(*ForwardResponse_CreateToken)(nil),
+		(*ForwardResponse_RevokeToken)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -1,0 +1,261 @@
+package rpc_test
+
+import (
+	"crypto/tls"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/keyquorum/keyquorum/internal/certs"
+	"github.com/keyquorum/keyquorum/internal/certs/certstest"
+	"github.com/keyquorum/keyquorum/internal/pki"
+	"github.com/keyquorum/keyquorum/rpc"
+	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
+	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1/peerv1connect"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+)
+
+// whoMay is the table as the documentation has it: docs/ACCESS.md.
+var whoMay = map[string]string{
+	"keyquorum.v1.TokenService/Issue":                "issuer",
+	"keyquorum.v1.TokenService/Verify":               "verifier",
+	"keyquorum.v1.TokenService/VerifyBatch":          "verifier",
+	"keyquorum.v1.KeyService/Rotate":                 "issuer",
+	"keyquorum.v1.KeyService/Revoke":                 "issuer",
+	"keyquorum.v1.KeyService/Delete":                 "issuer",
+	"keyquorum.v1.KeyService/Get":                    "operator",
+	"keyquorum.v1.KeyService/List":                   "operator",
+	"keyquorum.v1.ClusterService/Init":               "operator node",
+	"keyquorum.v1.ClusterService/Status":             "operator",
+	"keyquorum.v1.ClusterService/Members":            "verifier issuer operator auditor node",
+	"keyquorum.v1.ClusterService/Remove":             "operator",
+	"keyquorum.v1.ClusterService/TransferLeadership": "operator",
+	"keyquorum.v1.ClusterService/GetSettings":        "operator",
+	"keyquorum.v1.ClusterService/UpdateSettings":     "operator",
+	"keyquorum.v1.AccessService/CreateToken":         "operator",
+	"keyquorum.v1.AccessService/ListTokens":          "operator",
+	"keyquorum.v1.AccessService/RevokeToken":         "operator",
+	"keyquorum.peer.v1.PeerService/Forward":          "node",
+	"keyquorum.peer.v1.PeerService/Clock":            "node",
+	"keyquorum.peer.v1.PeerService/Standing":         "node",
+	"keyquorum.peer.v1.PeerService/Tick":             "node",
+	"keyquorum.peer.v1.PeerService/Applied":          "node",
+	"keyquorum.peer.v1.PeerService/Challenge":        "node",
+	"keyquorum.peer.v1.PeerService/Join":             "node",
+	"keyquorum.peer.v1.PeerService/Leave":            "node",
+}
+
+// secured is a server with access control over a fake node, whose API tokens are "token-ROLE".
+type secured struct {
+	*server
+	ca   *certstest.CA
+	host string
+}
+
+func secureServer(t *testing.T) *secured {
+	t.Helper()
+	s := &secured{server: &server{node: &fakeNode{local: &fakeNode{}}, logs: new(lockedBuffer)}, ca: certstest.New(t)}
+	s.node.bearers = make(map[string]rpc.Bearer)
+	for _, role := range []pki.Role{pki.Verifier, pki.Issuer, pki.Operator, pki.Auditor} {
+		s.node.bearers["token-"+string(role)] = rpc.Bearer{ID: string(role), Roles: []pki.Role{role}}
+	}
+	s.reg = prometheus.NewRegistry()
+	handler := rpc.NewHandler(rpc.Config{Node: s.node, Logger: s.log(), Secure: true, Registerer: s.reg, Gatherer: s.reg})
+	srv := rpc.NewServer(handler, rpc.ServerConfig{Logger: s.log()})
+	srv.TLSConfig = certstest.Open(t, s.ca.Node(t, "n1", "127.0.0.1")).Server(certs.Anyone)
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.ServeTLS(l, "", "") }()
+	t.Cleanup(func() { _ = srv.Close(); <-done })
+	s.host = l.Addr().String()
+	s.url = "https://" + s.host
+	return s
+}
+
+// as gives an HTTP client that shows the certificate in the files; none if they are empty.
+func (s *secured) as(t *testing.T, files certs.Files) *http.Client {
+	t.Helper()
+	cfg := certstest.Open(t, s.ca.Client(t, "nobody", pki.Auditor)).Client("127.0.0.1")
+	if files.Certificate == "" {
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return new(tls.Certificate), nil }
+	} else {
+		cfg = certstest.Open(t, files).Client("127.0.0.1")
+	}
+	transport := &http.Transport{TLSClientConfig: cfg, ForceAttemptHTTP2: true}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 10 * time.Second}
+}
+
+// post calls a procedure with an empty request, and gives the status of the answer and its body.
+func (s *secured) post(t *testing.T, h *http.Client, procedure, bearer string) (status int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/"+procedure, strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+bearer)
+	}
+	res, err := h.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if (res.StatusCode == http.StatusUnauthorized) != (res.Header.Get("WWW-Authenticate") != "") {
+		t.Errorf("%s: status %d with WWW-Authenticate %q", procedure, res.StatusCode, res.Header.Get("WWW-Authenticate"))
+	}
+	return res.StatusCode, string(text)
+}
+
+func TestEachRPCIsForTheRolesOfItsRowAlone(t *testing.T) {
+	s := secureServer(t)
+	var served []string
+	for _, p := range rpc.Procedures() {
+		served = append(served, strings.TrimPrefix(p, "/"))
+	}
+	if rows := slices.Sorted(maps.Keys(whoMay)); !slices.Equal(rows, slices.Sorted(slices.Values(served))) {
+		t.Errorf("the table has %q, and the server %q", rows, served)
+	}
+	nobody := s.as(t, certs.Files{})
+	shown := map[string]*http.Client{"node": s.as(t, s.ca.Node(t, "n2", "127.0.0.1"))}
+	for _, role := range []pki.Role{pki.Verifier, pki.Issuer, pki.Operator, pki.Auditor} {
+		shown[string(role)] = s.as(t, s.ca.Client(t, "caller", role))
+	}
+	for procedure, row := range whoMay {
+		if status, _ := s.post(t, nobody, procedure, ""); status != http.StatusUnauthorized {
+			t.Errorf("%s for nobody: status %d", procedure, status)
+		}
+		if status, _ := s.post(t, nobody, procedure, "token-none"); status != http.StatusUnauthorized {
+			t.Errorf("%s for an unknown token: status %d", procedure, status)
+		}
+		for role, h := range shown {
+			may := slices.Contains(strings.Fields(row), role)
+			want := func(by string, status int, body string) {
+				t.Helper()
+				denied := strings.Contains(body, "permission_denied")
+				if status == http.StatusUnauthorized || denied == may {
+					t.Errorf("%s for %s by %s: status %d, %s", procedure, role, by, status, body)
+				}
+			}
+			status, body := s.post(t, h, procedure, "")
+			want("certificate", status, body)
+			if role != "node" {
+				status, body = s.post(t, nobody, procedure, "token-"+role)
+				want("token", status, body)
+			}
+		}
+	}
+}
+
+// A token says who calls, whatever the certificate says: nobody gains by showing both.
+func TestATokenComesBeforeACertificate(t *testing.T) {
+	s := secureServer(t)
+	operator := s.as(t, s.ca.Client(t, "ada", pki.Operator))
+	if status, body := s.post(t, operator, "keyquorum.v1.ClusterService/Status", "token-verifier"); status != http.StatusForbidden {
+		t.Errorf("got %d, %s", status, body)
+	}
+	if status, body := s.post(t, operator, "keyquorum.v1.ClusterService/Status", "token-none"); status != http.StatusUnauthorized {
+		t.Errorf("got %d, %s", status, body)
+	}
+}
+
+func TestTheRecordHasWhoAsked(t *testing.T) {
+	s := secureServer(t)
+	body := strings.NewReader(`{"node":"n2"}`)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/keyquorum.v1.ClusterService/Remove", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := s.as(t, s.ca.Client(t, "ada", pki.Operator)).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if by := s.node.caller; by.Actor != "cert:ada" || by.Source != "127.0.0.1" || by.Node != "n1" {
+		t.Errorf("the node was told that %+v asked", by)
+	}
+}
+
+// A node cannot pass a request on in another one's name, nor bring in another one.
+func TestANodeSpeaksForItself(t *testing.T) {
+	s := secureServer(t)
+	transport := s.as(t, s.ca.Node(t, "n2", "127.0.0.1"))
+	peer := peerv1connect.NewPeerServiceClient(transport, s.url)
+	issue := &peerv1.ForwardRequest_Issue{Issue: &v1.IssueRequest{Subject: "ada"}}
+	for _, node := range []string{"n2", "n3"} {
+		_, err := peer.Forward(t.Context(), connect.NewRequest(&peerv1.ForwardRequest{Actor: "cert:ada", Source: "10.0.0.1", Node: node, Write: issue}))
+		if denied := connect.CodeOf(err) == connect.CodePermissionDenied; denied != (node == "n3") {
+			t.Errorf("forwarding as %s: %v", node, err)
+		}
+		_, err = peer.Join(t.Context(), connect.NewRequest(&peerv1.JoinRequest{
+			Member:    &v1.Member{NodeId: "id", Name: node, RpcAddress: "h:1", RaftAddress: "h:2", Format: 1},
+			Challenge: []byte("c"), KeyringProof: []byte("p"), Nonce: []byte("n"), Process: []byte("p"),
+		}))
+		if denied := connect.CodeOf(err) == connect.CodePermissionDenied; denied != (node == "n3") {
+			t.Errorf("joining as %s: %v", node, err)
+		}
+	}
+	if by := s.node.local.caller; by.Actor != "cert:ada" || by.Node != "n2" {
+		t.Errorf("the leader was told that %+v asked", by)
+	}
+}
+
+func TestMetricsAreForThoseWhoMaySeeThem(t *testing.T) {
+	s := secureServer(t)
+	for _, c := range []struct {
+		path, bearer string
+		want         int
+	}{
+		{"/livez", "", 200},
+		{"/readyz", "", 200},
+		{"/metrics", "", 401},
+		{"/metrics", "token-issuer", 403},
+		{"/metrics", "token-operator", 200},
+		{"/metrics", "token-auditor", 200},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+c.path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.bearer != "" {
+			req.Header.Set("Authorization", "Bearer "+c.bearer)
+		}
+		res, err := s.as(t, certs.Files{}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != c.want {
+			t.Errorf("%s with %q: status %d, want %d", c.path, c.bearer, res.StatusCode, c.want)
+		}
+	}
+}
+
+// A refusal tells what was shown, and never what was secret.
+func TestRefusalsShowNoToken(t *testing.T) {
+	s := secureServer(t)
+	const secret = "kq_aaaaaaaaaaaaaaaa_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I"
+	_, body := s.post(t, s.as(t, certs.Files{}), "keyquorum.v1.TokenService/Verify", secret)
+	for _, where := range []string{body, s.logs.String()} {
+		if strings.Contains(where, "c2VjcmV0") {
+			t.Errorf("%q has the token", where)
+		}
+	}
+}

@@ -1,0 +1,4 @@
+package rpc
+
+// Procedures are the paths of all RPCs.
+var Procedures = procedures
