@@ -189,7 +189,7 @@ func TestServeTellsAllThatIsWrongAtOnce(t *testing.T) {
 		`--listen: "nowhere" is not HOST:PORT`,
 		`--log-level: "loud" is none of debug, info, warn, error`, `--log-format: "xml" is neither text nor json`,
 		`--join: "two" is not HOST:PORT`, "--name: must not contain control characters", "--region: must not",
-		"--data-dir: ", "--keyring: ", `--advertise: "http://n1" is no host`, "--insecure: there is no TLS",
+		"--data-dir: ", "--keyring: ", `--advertise: "http://n1" is no host`, "--tls-cert, --tls-key, --tls-ca: are missing", "--insecure starts without TLS",
 		"--snapshot-interval: must not be shorter than 1s", `--timing: "moon" is neither lan nor wan`,
 	)
 	r = (&shell{t: t}).must(2, "serve", "--insecure", "--data-dir", "d", "--keyring", "k", "--raft-listen", ":7401", "--gossip-listen", "[::]:7402")

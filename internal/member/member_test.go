@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -36,7 +37,7 @@ func testKeyring(t *testing.T) *seal.Keyring {
 	return k
 }
 
-func testMember(dir string, keyring *seal.Keyring, logs *bytes.Buffer) member.Config {
+func testMember(dir string, keyring *seal.Keyring, logs io.Writer) member.Config {
 	return member.Config{
 		Name: "one", DataDir: dir, Keyring: keyring,
 		Timing:    node.Timing{Heartbeat: 20 * time.Millisecond, Lease: 10 * time.Millisecond},
