@@ -53,6 +53,12 @@ func newMetrics(n *Node) *metrics {
 		_, known := n.clock.Now()
 		return truth(known)
 	})
+	if n.cfg.Certs != nil {
+		gauge("keyquorum_certificate_days_left", "Days until the first of this node's certificates and its CAs' runs out.", func() float64 {
+			at, _ := n.cfg.Certs.Expiry()
+			return n.cfg.Wall().Sub(at).Hours() / -24
+		})
+	}
 	n.perVoter("keyquorum_clock_offset_seconds", "How far a voter's wall clock is ahead of the cluster's time, as this node measured it.",
 		func() map[string]time.Duration { return n.clock.Offsets() })
 	n.perVoter("keyquorum_round_trip_seconds", "How long a question to a voter and the answer take at least, as this node measured it lately.",

@@ -128,7 +128,7 @@ func (n *Node) furnish() {
 	n.local = &localWriter{node: n}
 	front := rpc.Config{
 		Node: n, Logger: n.log, Registerer: n.cfg.Registry, Gatherer: n.cfg.Registry,
-		OmitProbes: n.cfg.ProbeListener != nil, Secure: n.cfg.Certs != nil,
+		OmitProbes: n.cfg.ProbeListener != nil, Secure: n.cfg.Certs != nil, Limits: n.cfg.Limits,
 	}
 	bounds := rpc.ServerConfig{Logger: n.log, MaxConns: n.cfg.MaxConns}
 	n.server = rpc.NewServer(rpc.NewHandler(front), bounds)

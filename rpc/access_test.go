@@ -1,6 +1,7 @@
 package rpc_test
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
 	"maps"
@@ -13,6 +14,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/keyquorum/keyquorum/internal/certs"
 	"github.com/keyquorum/keyquorum/internal/certs/certstest"
@@ -60,7 +62,7 @@ type secured struct {
 	host string
 }
 
-func secureServer(t *testing.T) *secured {
+func secureServer(t *testing.T, change ...func(*rpc.Config)) *secured {
 	t.Helper()
 	s := &secured{server: &server{node: &fakeNode{local: &fakeNode{}}, logs: new(lockedBuffer)}, ca: certstest.New(t)}
 	s.node.bearers = make(map[string]rpc.Bearer)
@@ -68,8 +70,11 @@ func secureServer(t *testing.T) *secured {
 		s.node.bearers["token-"+string(role)] = rpc.Bearer{ID: string(role), Roles: []pki.Role{role}}
 	}
 	s.reg = prometheus.NewRegistry()
-	handler := rpc.NewHandler(rpc.Config{Node: s.node, Logger: s.log(), Secure: true, Registerer: s.reg, Gatherer: s.reg})
-	srv := rpc.NewServer(handler, rpc.ServerConfig{Logger: s.log()})
+	cfg := rpc.Config{Node: s.node, Logger: s.log(), Secure: true, Registerer: s.reg, Gatherer: s.reg}
+	for _, do := range change {
+		do(&cfg)
+	}
+	srv := rpc.NewServer(rpc.NewHandler(cfg), rpc.ServerConfig{Logger: s.log()})
 	srv.TLSConfig = certstest.Open(t, s.ca.Node(t, "n1", "127.0.0.1")).Server(certs.Anyone)
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -257,5 +262,64 @@ func TestRefusalsShowNoToken(t *testing.T) {
 		if strings.Contains(where, "c2VjcmV0") {
 			t.Errorf("%q has the token", where)
 		}
+	}
+}
+
+// A caller that asks without end leaves places to others, and is told when to ask again.
+func TestACallerHasAShare(t *testing.T) {
+	s := secureServer(t, func(c *rpc.Config) { c.Limits = rpc.Limits{Reads: 4} })
+	release, inside := make(chan struct{}), make(chan struct{}, 4)
+	s.node.do = func(ctx context.Context) {
+		inside <- struct{}{}
+		select {
+		case <-release:
+		case <-ctx.Done():
+		}
+	}
+	greedy, modest := s.as(t, s.ca.Client(t, "greedy", pki.Operator)), s.as(t, s.ca.Client(t, "modest", pki.Operator))
+	const status = "keyquorum.v1.ClusterService/Status"
+	var calls errgroup.Group
+	for range 3 {
+		calls.Go(func() error { s.post(t, greedy, status, ""); return nil })
+	}
+	for range 3 {
+		<-inside
+	}
+	code, body := s.post(t, greedy, status, "")
+	if code != http.StatusTooManyRequests || !strings.Contains(body, "cert:greedy has 3 read requests") || !strings.Contains(body, "RetryAt") {
+		t.Errorf("the fourth of one caller: %d, %s", code, body)
+	}
+	calls.Go(func() error {
+		if code, body := s.post(t, modest, status, ""); code != http.StatusOK {
+			t.Errorf("the first of another: %d, %s", code, body)
+		}
+		return nil
+	})
+	<-inside
+	close(release)
+	_ = calls.Wait()
+	if code, body := s.post(t, greedy, status, ""); code != http.StatusOK {
+		t.Errorf("once its own were answered: %d, %s", code, body)
+	}
+}
+
+func TestACallerHasARate(t *testing.T) {
+	s := secureServer(t, func(c *rpc.Config) { c.Limits = rpc.Limits{CallerRate: 2} })
+	greedy, modest := s.as(t, s.ca.Client(t, "greedy", pki.Operator)), s.as(t, s.ca.Client(t, "modest", pki.Operator))
+	node := s.as(t, s.ca.Node(t, "n2", "127.0.0.1"))
+	refused := 0
+	for range 20 {
+		if code, _ := s.post(t, greedy, "keyquorum.v1.ClusterService/Status", ""); code == http.StatusTooManyRequests {
+			refused++
+		}
+		if code, body := s.post(t, node, "keyquorum.peer.v1.PeerService/Clock", ""); code != http.StatusOK {
+			t.Fatalf("a node's: %d, %s", code, body)
+		}
+	}
+	if refused == 0 {
+		t.Error("20 requests at once were within a rate of 2 in a second")
+	}
+	if code, body := s.post(t, modest, "keyquorum.v1.ClusterService/Status", ""); code != http.StatusOK {
+		t.Errorf("another caller's: %d, %s", code, body)
 	}
 }

@@ -31,6 +31,7 @@ type edge struct {
 	metrics  *metrics
 	errors   *connect.ErrorWriter
 	access   access
+	callers  callers
 	routes   map[string]route
 	nowhere  route
 	refusals *room
@@ -55,6 +56,7 @@ func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits, who
 		applied  = newRoom("applied", limits.Peers)
 		few      = make(turns, limits.Turns)
 	)
+	numbered(reads, writes, endings, bulk, forwards, peers, ticks, applied)
 	routes := make(map[string]route)
 	for _, p := range procedures() {
 		switch {
@@ -79,7 +81,7 @@ func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits, who
 		}
 	}
 	return &edge{
-		next: next, access: who, log: log, metrics: m, errors: connect.NewErrorWriter(), routes: routes, nowhere: route{room: reads},
+		next: next, access: who, callers: callers{rate: int64(limits.CallerRate), most: int64(limits.CallerRequests)}, log: log, metrics: m, errors: connect.NewErrorWriter(), routes: routes, nowhere: route{room: reads},
 		refusals: newRoom("refused", maxRefusals),
 	}
 }
@@ -93,15 +95,12 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		to = e.nowhere
 	}
 	if known {
-		var err *connect.Error
-		if c.who, err = e.access.admit(r, allowed[r.URL.Path]); err != nil {
-			challengeHeader(w, err)
+		use, err := e.admit(w, r, c, to)
+		if err != nil {
 			e.turnAway(w, r, c, err)
 			return
 		}
-		if c.who.lapsed() {
-			w.Header().Set("Connection", "close")
-		}
+		defer use.leave(to.room)
 	}
 	if !to.room.enter() {
 		e.crowded(w, r, c, to.room, known)
@@ -126,6 +125,19 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.unreached(r, c, known, "undecoded")
 	}
 	flush(w, r)
+}
+
+// admit lets a caller in that may be here, and has not had its share.
+func (e *edge) admit(w http.ResponseWriter, r *http.Request, c *call, to route) (*usage, *connect.Error) {
+	var err *connect.Error
+	if c.who, err = e.access.admit(r, allowed[r.URL.Path]); err != nil {
+		challengeHeader(w, err)
+		return nil, err
+	}
+	if c.who.lapsed() {
+		w.Header().Set("Connection", "close")
+	}
+	return e.callers.enter(c.who, to.room)
 }
 
 // flush waits until the answer is on the connection. Over HTTP/2, net/http would do that for the last few KiB once the

@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyquorum/keyquorum/internal/fault"
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
 // peerService serves keyquorum.peer.v1.PeerService, what the nodes of a cluster ask of each other.
@@ -26,63 +27,54 @@ func (s peerService) Forward(ctx context.Context, req *connect.Request[peerv1.Fo
 	})
 }
 
+// carryOut carries out a forwarded write once it has passed its check.
 func carryOut(ctx context.Context, w Writer, by Caller, req *peerv1.ForwardRequest) (*peerv1.ForwardResponse, error) {
-	var res peerv1.ForwardResponse
+	res := new(peerv1.ForwardResponse)
 	var err error
 	switch write := req.GetWrite().(type) {
 	case *peerv1.ForwardRequest_Issue:
-		out := new(peerv1.ForwardResponse_Issue)
-		out.Issue, err = checked(ctx, by, write.Issue, checkIssue, w.Issue)
-		res.Result = out
+		err = into(ctx, by, write.Issue, checkIssue, w.Issue, func(r *v1.IssueResponse) { res.Result = &peerv1.ForwardResponse_Issue{Issue: r} })
 	case *peerv1.ForwardRequest_Rotate:
-		out := new(peerv1.ForwardResponse_Rotate)
-		out.Rotate, err = checked(ctx, by, write.Rotate, checkKeyChange, w.Rotate)
-		res.Result = out
+		err = into(ctx, by, write.Rotate, checkKeyChange, w.Rotate, func(r *v1.RotateResponse) { res.Result = &peerv1.ForwardResponse_Rotate{Rotate: r} })
 	case *peerv1.ForwardRequest_Revoke:
-		out := new(peerv1.ForwardResponse_Revoke)
-		out.Revoke, err = checked(ctx, by, write.Revoke, checkKeyChange, w.Revoke)
-		res.Result = out
+		err = into(ctx, by, write.Revoke, checkKeyChange, w.Revoke, func(r *v1.RevokeResponse) { res.Result = &peerv1.ForwardResponse_Revoke{Revoke: r} })
 	case *peerv1.ForwardRequest_Delete:
-		out := new(peerv1.ForwardResponse_Delete)
-		out.Delete, err = checked(ctx, by, write.Delete, checkKeyChange, w.Delete)
-		res.Result = out
+		err = into(ctx, by, write.Delete, checkKeyChange, w.Delete, func(r *v1.DeleteResponse) { res.Result = &peerv1.ForwardResponse_Delete{Delete: r} })
 	case *peerv1.ForwardRequest_Remove:
-		out := new(peerv1.ForwardResponse_Remove)
-		out.Remove, err = checked(ctx, by, write.Remove, checkRemove, w.Remove)
-		res.Result = out
+		err = into(ctx, by, write.Remove, checkRemove, w.Remove, func(r *v1.RemoveResponse) { res.Result = &peerv1.ForwardResponse_Remove{Remove: r} })
 	case *peerv1.ForwardRequest_TransferLeadership:
-		out := new(peerv1.ForwardResponse_TransferLeadership)
-		out.TransferLeadership, err = checked(ctx, by, write.TransferLeadership, checkTransfer, w.TransferLeadership)
-		res.Result = out
+		err = into(ctx, by, write.TransferLeadership, checkTransfer, w.TransferLeadership, func(r *v1.TransferLeadershipResponse) {
+			res.Result = &peerv1.ForwardResponse_TransferLeadership{TransferLeadership: r}
+		})
 	case *peerv1.ForwardRequest_UpdateSettings:
-		out := new(peerv1.ForwardResponse_UpdateSettings)
-		out.UpdateSettings, err = checked(ctx, by, write.UpdateSettings, checkUpdateSettings, w.UpdateSettings)
-		res.Result = out
+		err = into(ctx, by, write.UpdateSettings, checkUpdateSettings, w.UpdateSettings, func(r *v1.UpdateSettingsResponse) {
+			res.Result = &peerv1.ForwardResponse_UpdateSettings{UpdateSettings: r}
+		})
 	case *peerv1.ForwardRequest_CreateToken:
-		out := new(peerv1.ForwardResponse_CreateToken)
-		out.CreateToken, err = checked(ctx, by, write.CreateToken, checkCreateToken, w.CreateToken)
-		res.Result = out
+		err = into(ctx, by, write.CreateToken, checkCreateToken, w.CreateToken, func(r *v1.CreateTokenResponse) { res.Result = &peerv1.ForwardResponse_CreateToken{CreateToken: r} })
 	case *peerv1.ForwardRequest_RevokeToken:
-		out := new(peerv1.ForwardResponse_RevokeToken)
-		out.RevokeToken, err = checked(ctx, by, write.RevokeToken, checkRevokeToken, w.RevokeToken)
-		res.Result = out
+		err = into(ctx, by, write.RevokeToken, checkRevokeToken, w.RevokeToken, func(r *v1.RevokeTokenResponse) { res.Result = &peerv1.ForwardResponse_RevokeToken{RevokeToken: r} })
 	default:
 		return nil, fault.Invalid("write", "is missing, or of a kind that this node does not know")
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &res, nil
+	return res, nil
 }
 
-// checked carries out a forwarded write once it has passed its check.
-func checked[Req, Res any](
-	ctx context.Context, by Caller, req *Req, check func(*Req) error, do func(context.Context, Caller, *Req) (*Res, error),
-) (*Res, error) {
+// into checks a request, carries it out, and keeps the answer.
+func into[Req, Res any](
+	ctx context.Context, by Caller, req *Req, check func(*Req) error, do func(context.Context, Caller, *Req) (*Res, error), keep func(*Res),
+) error {
 	if err := check(req); err != nil {
-		return nil, err
+		return err
 	}
-	return do(ctx, by, req)
+	res, err := do(ctx, by, req)
+	if err == nil {
+		keep(res)
+	}
+	return err
 }
 
 func (s peerService) Clock(ctx context.Context, req *connect.Request[peerv1.ClockRequest]) (*connect.Response[peerv1.ClockResponse], error) {

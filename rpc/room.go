@@ -27,10 +27,14 @@ type Limits struct {
 	// Peers are what else nodes ask of each other; 256. Ticks and Applied, which freshness and revocation hang on, have
 	// as many places of their own each.
 	Peers int
+	// CallerRate is how often in a second each known caller may ask, a second's worth ahead at most; any number if zero.
+	CallerRate int
+	// CallerRequests are those that each known caller can have at a time, of each kind; three quarters of the kind's if zero.
+	CallerRequests int
 }
 
 func (l Limits) validate() error {
-	if min(l.Reads, l.Writes, l.Revocations, l.Bulk, l.Turns, l.Forwards, l.Peers) < 0 {
+	if min(l.Reads, l.Writes, l.Revocations, l.Bulk, l.Turns, l.Forwards, l.Peers, l.CallerRate, l.CallerRequests) < 0 {
 		return errors.New("rpc: Config.Limits must not be negative")
 	}
 	return nil
@@ -58,6 +62,7 @@ const maxRefusals = 1024
 // room bounds the requests of a kind. It has no lock: verifications of all cores pass here.
 type room struct {
 	kind  string
+	index int
 	most  int64
 	taken atomic.Int64
 	// told is when the log was last told that the room was full.
@@ -65,6 +70,16 @@ type room struct {
 }
 
 func newRoom(kind string, most int) *room { return &room{kind: kind, most: int64(most)} }
+
+// roomKinds is how many kinds of requests there are.
+const roomKinds = 8
+
+// numbered gives each room its index.
+func numbered(rooms ...*room) {
+	for i, r := range rooms {
+		r.index = i
+	}
+}
 
 // enter takes a place. Where it gives true, leave must follow.
 func (r *room) enter() bool {

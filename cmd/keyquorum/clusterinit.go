@@ -60,6 +60,9 @@ func (c *clusterInitCommand) run(ctx context.Context, s *session) error {
 		return nil
 	}
 	s.out.printf("Founded cluster %s.\n", clean(res.GetClusterId()))
+	if token := res.GetOperatorToken(); token != "" {
+		s.out.printf("The first operator's API token, which is not shown again:\n%s\n", clean(token))
+	}
 	return nil
 }
 

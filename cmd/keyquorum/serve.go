@@ -38,6 +38,9 @@ type serveCommand struct {
 	SnapshotInterval  time.Duration `default:"2m" placeholder:"2m" help:"How often to look, within up to twice that, whether a snapshot is due. Default: 2m."`
 	TrailingLogs      count         `default:"32768" placeholder:"32768" help:"Log entries kept behind a snapshot, for members that are a little behind. Default: 32768."`
 
+	CallerRate     count `placeholder:"N" help:"How many requests each known caller may send in a second, members aside. Default: any number."`
+	CallerRequests count `placeholder:"N" help:"How many requests of each kind a known caller can have at a time, members aside. Default: three quarters of the node's own bound."`
+
 	LogLevel  logLevel  `default:"info" placeholder:"info" help:"debug, info, warn or error. Default: info."`
 	LogFormat logFormat `default:"text" placeholder:"text" help:"text or json. Default: text."`
 	Insecure  bool      `help:"Start without TLS and access control: whoever reaches a port of this node may do anything."`
@@ -158,7 +161,8 @@ func (c *serveCommand) config(keyring *seal.Keyring, secure *certs.Source, log *
 		RPCListen: string(c.Listen), RaftListen: string(c.RaftListen), GossipListen: string(c.GossipListen),
 		ProbeListen: string(c.ProbeListen), Advertise: c.Advertise, Seeds: c.Join,
 		SnapshotThreshold: uint64(c.SnapshotThreshold), SnapshotInterval: c.SnapshotInterval,
-		TrailingLogs: uint64(c.TrailingLogs), MaxConns: conns, Timing: c.Timing.of(), Logger: log,
+		TrailingLogs: uint64(c.TrailingLogs), MaxConns: conns,
+		CallerRate: int(c.CallerRate), CallerRequests: int(c.CallerRequests), Timing: c.Timing.of(), Logger: log,
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/keyquorum/keyquorum/internal/gossip"
 	"github.com/keyquorum/keyquorum/internal/seal"
 	"github.com/keyquorum/keyquorum/node"
+	"github.com/keyquorum/keyquorum/rpc"
 )
 
 // Config is what a member is made of. Fields without a stated default are required.
@@ -45,6 +46,8 @@ type Config struct {
 	SnapshotInterval time.Duration
 	// MaxConns is the node's; its default if zero.
 	MaxConns int
+	// CallerRate and CallerRequests are those of rpc.Limits; its defaults if zero.
+	CallerRate, CallerRequests int
 	// ProbeListen is the HOST:PORT at which probes and metrics are served; with RPC if empty.
 	ProbeListen string
 	// Advertise is the host at which other members reach this one's ports. If it is empty, it is the address that each
@@ -90,7 +93,7 @@ func Open(cfg Config) (m *Member, err error) {
 		Name: cfg.Name, Region: cfg.Region, Replica: cfg.Replica, Version: cfg.Version,
 		Keyring: cfg.Keyring, Certs: cfg.Certs, Timing: cfg.Timing, Mono: monotonic(),
 		SnapshotThreshold: cfg.SnapshotThreshold, SnapshotInterval: cfg.SnapshotInterval, TrailingLogs: cfg.TrailingLogs,
-		MaxConns: cfg.MaxConns, Logger: cfg.Logger, Registry: registry, Halted: halted,
+		MaxConns: cfg.MaxConns, Limits: rpc.Limits{CallerRate: cfg.CallerRate, CallerRequests: cfg.CallerRequests}, Logger: cfg.Logger, Registry: registry, Halted: halted,
 	}
 	if err := m.openDisk(cfg, &conf, registry, halted); err != nil {
 		return m, err
