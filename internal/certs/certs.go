@@ -61,6 +61,8 @@ type Source struct {
 	mu sync.Mutex // held while files are read
 	// complaint is what the log was last told is wrong with the files; empty if they are good.
 	complaint string
+	// reminded is when the log was last told that something runs out.
+	reminded time.Time
 }
 
 // material is one reading of the three files. It is never changed.
@@ -94,8 +96,27 @@ func Open(files Files, o Options) (*Source, error) {
 	return s, nil
 }
 
-// Run looks at the files again and again, until ctx ends. It returns nil.
+// remindEvery is how often the log is told that something runs out.
+const remindEvery = 24 * time.Hour
+
+// remind tells the log, once a day, what runs out soon: a third of its life before its end, and 30 days at most.
+func (s *Source) remind(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, file := s.Expiry()
+	now, left := s.now(), at.Sub(s.now())
+	life := at.Sub(s.current.Load().chain[0].NotBefore)
+	if left > min(life/3, 30*24*time.Hour) || now.Sub(s.reminded) < remindEvery {
+		return
+	}
+	s.reminded = now
+	s.log.WarnContext(ctx, "a certificate runs out soon: put a new one in its place, which is taken up without a restart",
+		"file", file, "expires", at.UTC().Format(time.RFC3339), "days_left", int(left.Hours()/24))
+}
+
+// Run looks at the files again and again, until ctx ends, and reminds the log of what runs out. It returns nil.
 func (s *Source) Run(ctx context.Context) error {
+	s.remind(ctx)
 	t := time.NewTicker(s.interval)
 	defer t.Stop()
 	for {
@@ -104,6 +125,7 @@ func (s *Source) Run(ctx context.Context) error {
 			return nil
 		case <-t.C:
 			_ = s.Reload(ctx) // it has told the log
+			s.remind(ctx)
 		}
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/keyquorum/keyquorum/internal/member"
 	"github.com/keyquorum/keyquorum/internal/pki"
 	"github.com/keyquorum/keyquorum/internal/seal"
+	"github.com/keyquorum/keyquorum/node"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1/keyquorumv1connect"
 )
@@ -55,7 +56,14 @@ const loopback = "127.0.0.1"
 
 func startSecure(t *testing.T) *secureCluster {
 	t.Helper()
-	c := &secureCluster{t: t, ca: certstest.New(t), keyring: testKeyring(t), logs: new(syncBuffer)}
+	ca := certstest.New(t)
+	return startSecureWith(t, ca, nil, func(name string) certs.Files { return ca.Node(t, name, loopback) })
+}
+
+// startSecureWith has members connect by dial, if it is not nil, with the certificates that files gives.
+func startSecureWith(t *testing.T, ca *certstest.CA, dial certs.Dial, files func(name string) certs.Files) *secureCluster {
+	t.Helper()
+	c := &secureCluster{t: t, ca: ca, keyring: testKeyring(t), logs: new(syncBuffer)}
 	ctx, stop := context.WithCancel(t.Context())
 	var all errgroup.Group
 	t.Cleanup(func() {
@@ -69,11 +77,11 @@ func startSecure(t *testing.T) *secureCluster {
 	})
 	for i := range 3 {
 		name := fmt.Sprint("n", i+1)
-		files := c.ca.Node(t, name, loopback)
-		source := certstest.Open(t, files)
+		own := files(name)
+		source := certstest.Open(t, own)
 		cfg := testMember(t.TempDir(), c.keyring, c.logs)
-		cfg.Name, cfg.Certs, cfg.Tune = name, source, nil
-		cfg.Timing.Heartbeat, cfg.Timing.Lease = 100*time.Millisecond, 50*time.Millisecond
+		cfg.Name, cfg.Certs, cfg.Tune = name, source, func(c *node.Config) { c.Dial = dial }
+		cfg.Timing = node.Timing{} // the tests are not about elections, and the machine may be busy
 		cfg.Logger = slog.New(slog.NewTextHandler(c.logs, nil))
 		if i > 0 {
 			cfg.Seeds = []string{c.members[0].GossipAddress}
@@ -82,7 +90,7 @@ func startSecure(t *testing.T) *secureCluster {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.members, c.sources, c.files = append(c.members, m), append(c.sources, source), append(c.files, files)
+		c.members, c.sources, c.files = append(c.members, m), append(c.sources, source), append(c.files, own)
 		all.Go(func() error { return m.Run(ctx) })
 	}
 	c.found()
