@@ -30,6 +30,7 @@ type command struct {
 var commands = []command{
 	{"demo", groupTry, "See the whole story, on three nodes in this process.", func() any { return &demoCommand{} }},
 	{"dev", groupTry, "Run one node in memory, to try things out.", func() any { return &devCommand{} }},
+	{"setup", groupCluster, "Make the CA, the certificates and the keyring of a first cluster.", func() any { return &setupCommand{} }},
 	{"serve", groupCluster, "Run a member of a cluster.", func() any { return &serveCommand{} }},
 	{"issue", groupTokens, "Issue a token for a user who has been authenticated.", func() any { return &issueCommand{} }},
 	{"verify", groupTokens, "Judge a token: valid, or not and why.", func() any { return &verifyCommand{} }},
