@@ -28,11 +28,8 @@ func (s *Source) Dialer(dial Dial, protocols ...string) Dial {
 		if err != nil {
 			return nil, err
 		}
-		cfg := s.Client(host)
-		cfg.NextProtos = protocols
-		c := tls.Client(raw, cfg)
-		if err := c.HandshakeContext(ctx); err != nil {
-			_ = raw.Close()
+		c, err := s.Dial(ctx, raw, host, protocols...)
+		if err != nil {
 			return nil, fmt.Errorf("TLS with %s: %w", address, err)
 		}
 		return c, nil

@@ -129,7 +129,7 @@ func TestNoVerificationFailsWhileAllAddressesChangeButOne(t *testing.T) {
 
 func knows(api *client.Client, n *e2e.Node) bool {
 	for _, address := range api.Addresses() {
-		if address == "http://"+n.Addr() {
+		if address == "https://"+n.Addr() {
 			return true
 		}
 	}

@@ -10,6 +10,9 @@ import (
 	"testing"
 
 	"github.com/keyquorum/keyquorum/client"
+	"github.com/keyquorum/keyquorum/internal/certs"
+	"github.com/keyquorum/keyquorum/internal/certs/certstest"
+	"github.com/keyquorum/keyquorum/internal/pki"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
@@ -18,7 +21,29 @@ type Cluster struct {
 	Nodes []*Node
 
 	t   testing.TB
+	ca  *authority
 	dir string
+}
+
+// authority is the cluster's CA, with one caller that may do everything.
+type authority struct {
+	*certstest.CA
+	caller certs.Files
+}
+
+func newAuthority(t testing.TB) *authority {
+	ca := certstest.New(t)
+	return &authority{ca, ca.Client(t, "tests", pki.Operator, pki.Issuer, pki.Verifier, pki.Auditor)}
+}
+
+// WithTLS has a client call as the one who may do everything.
+func (a *authority) WithTLS() client.Option {
+	return client.WithTLS(client.TLSFiles{CA: a.caller.CA, Certificate: a.caller.Certificate, Key: a.caller.Key})
+}
+
+// Flags are what has the command line call so.
+func (a *authority) Flags() []string {
+	return []string{"--tls-ca", a.caller.CA, "--tls-cert", a.caller.Certificate, "--tls-key", a.caller.Key}
 }
 
 // Start runs a cluster of that many nodes, all of them voters and ready.
@@ -33,7 +58,7 @@ func Start(t testing.TB, nodes int) *Cluster {
 // test failed, what the nodes printed is shown.
 func New(t testing.TB, nodes int) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, dir: t.TempDir()}
+	c := &Cluster{t: t, dir: t.TempDir(), ca: newAuthority(t)}
 	t.Cleanup(c.end)
 	making := launch(t, filepath.Join(c.dir, "keyring.log"), "", nil, "keyring", "init", c.keyring())
 	if code := making.exit(t, Patience); code != 0 {
@@ -52,7 +77,7 @@ func (c *Cluster) Add() *Node {
 	name := fmt.Sprintf("n%d", len(c.Nodes)+1)
 	n := &Node{
 		Name: name, Dir: filepath.Join(c.dir, name), Host: "127.0.0.1",
-		t: c.t, keyring: c.keyring(), log: filepath.Join(c.dir, name+".log"), seeds: c.seeds,
+		t: c.t, ca: c.ca, keyring: c.keyring(), log: filepath.Join(c.dir, name+".log"), seeds: c.seeds,
 	}
 	c.Nodes = append(c.Nodes, n)
 	return n
@@ -175,7 +200,7 @@ func (c *Cluster) Client(opts ...client.Option) *client.Client {
 // ClientOf is an application's client that is given these addresses.
 func (c *Cluster) ClientOf(addresses []string, opts ...client.Option) *client.Client {
 	c.t.Helper()
-	api, err := client.New(addresses, opts...)
+	api, err := client.New(addresses, append([]client.Option{c.ca.WithTLS()}, opts...)...)
 	if err != nil {
 		c.t.Fatal(err)
 	}

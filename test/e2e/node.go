@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keyquorum/keyquorum/client"
+	"github.com/keyquorum/keyquorum/internal/certs"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
@@ -31,12 +32,15 @@ type Node struct {
 	Setup string
 
 	t       testing.TB
+	ca      *authority
 	keyring string
 	log     string
 	seeds   func() string
 	// rpc, raft and gossip are where it listens.
 	rpc, raft, gossip string
 	proc              *process
+	// files has the certificate for each host that the node has been at.
+	files map[string]certs.Files
 	api               *client.Client
 }
 
@@ -74,6 +78,19 @@ func (n *Node) Start() {
 	})
 }
 
+// certificate gives the files of the node at the host that it listens at.
+func (n *Node) certificate() certs.Files {
+	if n.files == nil {
+		n.files = make(map[string]certs.Files)
+	}
+	files, ok := n.files[n.Host]
+	if !ok {
+		files = n.ca.Node(n.t, n.Name, n.Host)
+		n.files[n.Host] = files
+	}
+	return files
+}
+
 func (n *Node) launch() {
 	n.t.Helper()
 	if n.Running() {
@@ -82,14 +99,16 @@ func (n *Node) launch() {
 	if n.rpc == "" {
 		n.Move()
 	}
-	api, err := client.New([]string{n.rpc}, client.InOrder(), client.WithTimeout(2*time.Second))
+	api, err := client.New([]string{n.rpc}, client.InOrder(), client.WithTimeout(2*time.Second), n.ca.WithTLS())
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(api.Close)
 	n.api = api
+	files := n.certificate()
 	args := append([]string{
-		"serve", "--insecure", "--name", n.Name, "--data-dir", n.Dir, "--keyring", n.keyring,
+		"serve", "--name", n.Name, "--data-dir", n.Dir, "--keyring", n.keyring,
+		"--tls-cert", files.Certificate, "--tls-key", files.Key, "--tls-ca", files.CA,
 		"--listen", n.rpc, "--raft-listen", n.raft, "--gossip-listen", n.gossip, "--join", n.seeds(),
 	}, n.Flags...)
 	n.proc = launch(n.t, n.log, n.Setup, n.Env, args...)
