@@ -10,5 +10,5 @@ FROM scratch
 COPY --from=build /src/bin/image/keyquorum /
 COPY --from=build --chown=65532:65532 /src/bin/image/volumes/ /
 USER 65532:65532
-EXPOSE 7400 7401 7402
+EXPOSE 7400 7401 7402 7403
 ENTRYPOINT ["/keyquorum"]

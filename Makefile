@@ -55,7 +55,8 @@ image-files: build ## Lay out in bin/image what goes into the image
 	rm -rf bin/image
 	install -D bin/keyquorum bin/image/keyquorum
 	# What a new volume takes its owner and mode from.
-	install -d -m 0700 bin/image/volumes/data bin/image/volumes/keyring
+	install -d -m 0700 bin/image/volumes/{data,secrets,operator}
+	install -d -m 0700 bin/image/volumes/setup/{root,node1,node2,node3,operator}
 
 .PHONY: image
 image: image-files ## Build IMAGE, of the binary that this machine built
@@ -66,7 +67,7 @@ up: image ## Start three nodes in containers, and wait until they are ready
 	KEYQUORUM_IMAGE=$(IMAGE) $(COMPOSE) up --no-build --detach
 	@for node in node1 node2 node3; do \
 	  for ((tries = 60; tries > 0; tries--)); do \
-	    if $(COMPOSE) exec -T $$node /keyquorum health >/dev/null 2>&1; then echo "$$node is ready"; continue 2; fi; \
+	    if $(COMPOSE) exec -T $$node /keyquorum health --addr http://127.0.0.1:7403 >/dev/null 2>&1; then echo "$$node is ready"; continue 2; fi; \
 	    sleep 1; \
 	  done; \
 	  echo "$$node did not get ready: see $(COMPOSE) logs $$node" >&2; exit 1; \

@@ -53,7 +53,7 @@ func (n *Node) Init(ctx context.Context, by rpc.Caller, req *v1.InitRequest) (*v
 	if view := n.fsm.View(); view.Founded() { // by an earlier run, whose log has only now been applied
 		return &v1.InitResponse{ClusterId: view.ClusterID(), AlreadyFounded: true}, nil
 	}
-	return n.found(ctx, by, settings)
+	return n.found(ctx, by, settings, n.cfg.Certs != nil && !req.GetOmitOperatorToken())
 }
 
 // foundingSettings gives the settings of a cluster that this node founds.
@@ -198,7 +198,7 @@ func (n *Node) bootstrap(ctx context.Context) error {
 }
 
 // found records the founding, and the founder.
-func (n *Node) found(ctx context.Context, by rpc.Caller, settings fsm.Settings) (*v1.InitResponse, error) {
+func (n *Node) found(ctx context.Context, by rpc.Caller, settings fsm.Settings, withToken bool) (*v1.InitResponse, error) {
 	id := uuid.NewString()
 	check, err := n.cfg.Keyring.Prove(proofFound, id)
 	if err != nil {
@@ -206,7 +206,7 @@ func (n *Node) found(ctx context.Context, by rpc.Caller, settings fsm.Settings) 
 	}
 	found := fsm.Found{ClusterID: id, Settings: settings, KeyringCheck: check}
 	var operator string
-	if n.cfg.Certs != nil {
+	if withToken {
 		found.Operator = new(fsm.APIToken)
 		*found.Operator, operator = newAPIToken("the first operator's, made with the cluster", []pki.Role{pki.Operator}, time.Time{})
 	}

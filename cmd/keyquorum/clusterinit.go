@@ -13,6 +13,8 @@ import (
 type clusterInitCommand struct {
 	Wait time.Duration `percall:"" placeholder:"30s" help:"Wait that long for the node to start, and for the cluster to be ready."`
 
+	NoAPIToken bool `name:"no-api-token" percall:"" help:"Make no API token for the first operator, where that one has a certificate."`
+
 	settingFlags
 	connection
 	format
@@ -43,7 +45,7 @@ func (c *clusterInitCommand) run(ctx context.Context, s *session) error {
 	var res *v1.InitResponse
 	err = persist(ctx, waiting, func() error {
 		var err error
-		res, err = cluster.Init(ctx, &v1.InitRequest{Settings: c.message()})
+		res, err = cluster.Init(ctx, &v1.InitRequest{Settings: c.message(), OmitOperatorToken: c.NoAPIToken})
 		return err
 	})
 	if err == nil && c.Wait > 0 {

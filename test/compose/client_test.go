@@ -12,7 +12,7 @@ import (
 // ask runs this machine's own keyquorum against one node.
 func (d *deployment) ask(node, stdin string, args ...string) result {
 	d.Helper()
-	r := d.run(interrupted, stdin, slices.Concat([]string{d.keyquorum}, args, []string{"--addr", d.addresses[node], "--timeout", "5s"})...)
+	r := d.run(interrupted, stdin, slices.Concat([]string{d.keyquorum}, args, d.operator, []string{"--addr", d.addresses[node], "--timeout", "5s"})...)
 	if r.code == 2 {
 		d.Fatal(r.errors)
 	}

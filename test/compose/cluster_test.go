@@ -18,6 +18,7 @@ func TestAClusterInContainers(t *testing.T) {
 	d.step("up")
 	d.composed("up", "--no-build", "--detach")
 	d.awaitHealthy()
+	d.takeOperator()
 	founded := d.awaitComplete()
 
 	d.step("what the containers may do")
@@ -28,6 +29,9 @@ func TestAClusterInContainers(t *testing.T) {
 		d.checkMounts(node)
 		d.checkReach(node)
 	}
+
+	d.step("who may ask")
+	d.checkAccess()
 
 	d.step("issue on one node, verify on all; revoke on another, refused on all")
 	alice, bob := d.issue("node1", "alice"), d.issue("node3", "bob")
@@ -162,15 +166,15 @@ func (d *deployment) checkMounts(node string) {
 	for _, m := range d.container(node).Mounts {
 		writable[m.Destination] = m.RW
 	}
-	if len(writable) != 2 || !writable["/data"] || writable["/keyring"] {
+	if len(writable) != 2 || !writable["/data"] || writable["/secrets"] {
 		d.Errorf("%s may write as %v", node, writable)
 	}
 }
 
-// checkReach wants an application's container to reach a node's requests, and neither Raft nor gossip.
+// checkReach wants an application's container to reach a node's probes, and neither Raft nor gossip.
 func (d *deployment) checkReach(node string) {
 	d.Helper()
-	for port, code := range map[string]int{"7400": 0, "7401": 3, "7402": 3} {
+	for port, code := range map[string]int{"7403": 0, "7401": 3, "7402": 3} {
 		r := d.run(interrupted, "", "docker", "run", "--rm", "--network", project+"_clients", d.image,
 			"health", "--addr", node+":"+port)
 		if r.code != code || code != 0 && !strings.Contains(r.errors, "connection refused") {
@@ -193,5 +197,17 @@ func (d *deployment) checkLogs() {
 		if strings.Contains(logs, parts[1]) || strings.Contains(logs, parts[2]) {
 			d.Error("a token is in the logs")
 		}
+	}
+}
+
+// checkAccess wants the operator's command line in a container to be answered, and who shows nothing not to be.
+func (d *deployment) checkAccess() {
+	d.Helper()
+	if out := d.composed("run", "--rm", "cli", "cluster", "members"); !strings.Contains(out, "node3") {
+		d.Errorf("the operator's command line in a container prints %q", out)
+	}
+	r := d.run(interrupted, "", d.keyquorum, "cluster", "status", "--addr", d.addresses["node1"], "--timeout", "5s")
+	if r.code == 0 {
+		d.Errorf("who shows nothing is told %q", r.out)
 	}
 }

@@ -28,7 +28,7 @@ const (
 
 var (
 	nodes = []string{"node1", "node2", "node3"}
-	once  = []string{"keyring", "founder"}
+	once  = []string{"setup", "founder"}
 )
 
 // interrupted ends what is under way, so that an interrupted test still cleans up.
@@ -42,6 +42,8 @@ type deployment struct {
 	env                    []string
 	// addresses are where this machine reaches the nodes.
 	addresses map[string]string
+	// operator are the flags of the command line that say who asks.
+	operator []string
 	// issued are all tokens so far.
 	issued []string
 	began  time.Time
@@ -218,6 +220,20 @@ func (d *deployment) inspect(id string) container {
 		d.Fatal(err)
 	}
 	return found[0]
+}
+
+// takeOperator takes an operator's certificate out of the volume that it is in.
+func (d *deployment) takeOperator() {
+	d.Helper()
+	dir := d.TempDir()
+	d.docker("cp", d.container("setup").ID+":/setup/operator/.", dir)
+	for flag, name := range map[string]string{"--tls-ca": "ca.crt", "--tls-cert": "tls.crt", "--tls-key": "tls.key"} {
+		path := filepath.Join(dir, name)
+		if err := os.Chown(path, os.Getuid(), os.Getgid()); err != nil {
+			d.Fatal(err)
+		}
+		d.operator = append(d.operator, flag, path)
+	}
 }
 
 // awaitHealthy waits until docker calls the nodes healthy, and the one-shot services are done.

@@ -132,9 +132,11 @@ func (Settings_Mode) EnumDescriptor() ([]byte, []int) {
 type InitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Fields that are present take the place of the defaults.
-	Settings      *Settings `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Settings *Settings `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	// Makes no API token for the first operator.
+	OmitOperatorToken bool `protobuf:"varint,2,opt,name=omit_operator_token,json=omitOperatorToken,proto3" json:"omit_operator_token,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *InitRequest) Reset() {
@@ -172,6 +174,13 @@ func (x *InitRequest) GetSettings() *Settings {
 		return x.Settings
 	}
 	return nil
+}
+
+func (x *InitRequest) GetOmitOperatorToken() bool {
+	if x != nil {
+		return x.OmitOperatorToken
+	}
+	return false
 }
 
 type InitResponse struct {
@@ -1185,9 +1194,10 @@ var File_keyquorum_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_keyquorum_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x1akeyquorum/v1/cluster.proto\x12\fkeyquorum.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"A\n" +
+	"\x1akeyquorum/v1/cluster.proto\x12\fkeyquorum.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"q\n" +
 	"\vInitRequest\x122\n" +
-	"\bsettings\x18\x01 \x01(\v2\x16.keyquorum.v1.SettingsR\bsettings\"}\n" +
+	"\bsettings\x18\x01 \x01(\v2\x16.keyquorum.v1.SettingsR\bsettings\x12.\n" +
+	"\x13omit_operator_token\x18\x02 \x01(\bR\x11omitOperatorToken\"}\n" +
 	"\fInitResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12'\n" +
