@@ -41,7 +41,7 @@ type Node struct {
 	proc              *process
 	// files has the certificate for each host that the node has been at.
 	files map[string]certs.Files
-	api               *client.Client
+	api   *client.Client
 }
 
 // Addr is where the node takes requests.

@@ -34,14 +34,18 @@ func TestTheReadmesFirstClusterWorks(t *testing.T) {
 	if err := os.Symlink(e2e.Binary(t), filepath.Join(dir, "keyquorum")); err != nil {
 		t.Fatal(err)
 	}
+	ports := make(elsewhere)
 	servers, said := 0, ""
-	for _, commands := range readmeCommands(t, "## A first cluster") {
+	for _, commands := range readmeCommands(t, "## A first cluster", ports) {
 		if strings.HasPrefix(commands, "./keyquorum serve") {
 			background(t, dir, "exec "+commands)
 			servers++
 			continue
 		}
-		said = foreground(t, dir, commands)
+		said += foreground(t, dir, commands)
+		if strings.Contains(commands, "keyquorum setup") {
+			ports.settings(t, dir)
+		}
 	}
 	if servers != 3 {
 		t.Fatalf("the README starts %d servers, want 3", servers)
@@ -115,7 +119,7 @@ func answer(t *testing.T, method, url, token string) (string, error) {
 }
 
 // readmeCommands are the blocks of shell commands in a section, with ports that nobody uses.
-func readmeCommands(t *testing.T, heading string) []string {
+func readmeCommands(t *testing.T, heading string, ports elsewhere) []string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
 	if err != nil {
@@ -126,18 +130,42 @@ func readmeCommands(t *testing.T, heading string) []string {
 	if !found || !strings.Contains(section, building) {
 		t.Fatalf("the README has no section %q with %q", heading, building)
 	}
-	instead := make(map[string]string)
-	section = examplePort.ReplaceAllStringFunc(section, func(address string) string {
-		if instead[address] == "" {
-			instead[address] = e2e.FreeAddress("127.0.0.1")
-		}
-		return instead[address]
-	})
+	section = ports.in(section)
 	var blocks []string
 	for _, block := range shellBlock.FindAllStringSubmatch(section, -1) {
 		blocks = append(blocks, strings.Replace(block[1], building+"\n", "", 1))
 	}
 	return blocks
+}
+
+// elsewhere has a free address for each of the README's.
+type elsewhere map[string]string
+
+func (e elsewhere) in(text string) string {
+	return examplePort.ReplaceAllStringFunc(text, func(address string) string {
+		if e[address] == "" {
+			e[address] = e2e.FreeAddress("127.0.0.1")
+		}
+		return e[address]
+	})
+}
+
+// settings changes the addresses in the files of settings.
+func (e elsewhere) settings(t *testing.T, dir string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*", "*", "*.yaml"))
+	if err != nil || len(files) != 4 {
+		t.Fatalf("there are the settings %q, %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(file, []byte(e.in(string(text))), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // foreground runs commands, none of which may fail, and gives what they print.
