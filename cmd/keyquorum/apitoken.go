@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,7 +40,7 @@ func (c *apiTokenCreateCommand) check() (faults []string) {
 	if c.TTL < 0 {
 		faults = append(faults, "--ttl: must not be negative")
 	}
-	return faults
+	return slices.Concat(faults, c.connection.check())
 }
 
 func apiRole(name string) (v1.ApiToken_Role, bool) {
