@@ -41,11 +41,6 @@ func (a *authority) WithTLS() client.Option {
 	return client.WithTLS(client.TLSFiles{CA: a.caller.CA, Certificate: a.caller.Certificate, Key: a.caller.Key})
 }
 
-// Flags are what has the command line call so.
-func (a *authority) Flags() []string {
-	return []string{"--tls-ca", a.caller.CA, "--tls-cert", a.caller.Certificate, "--tls-key", a.caller.Key}
-}
-
 // Start runs a cluster of that many nodes, all of them voters and ready.
 func Start(t testing.TB, nodes int) *Cluster {
 	t.Helper()
@@ -107,6 +102,13 @@ func (c *Cluster) Found() {
 	c.AwaitVoters(len(c.Nodes))
 	for _, n := range c.Nodes {
 		n.AwaitReady()
+	}
+}
+
+// Env has the command line call as the one who may do everything.
+func (c *Cluster) Env() map[string]string {
+	return map[string]string{
+		"KEYQUORUM_TLS_CA": c.ca.caller.CA, "KEYQUORUM_TLS_CERT": c.ca.caller.Certificate, "KEYQUORUM_TLS_KEY": c.ca.caller.Key,
 	}
 }
 

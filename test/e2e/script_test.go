@@ -27,6 +27,9 @@ func TestScripts(t *testing.T) {
 			for i, n := range c.Nodes {
 				env.Setenv(fmt.Sprintf("N%d", i+1), n.Addr())
 			}
+			for name, value := range c.Env() {
+				env.Setenv(name, value)
+			}
 			env.Setenv("NOBODY", e2e.FreeAddress("127.0.0.1"))
 			return nil
 		},
