@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyquorum/keyquorum/fsm/internal/cowtree"
 	"github.com/keyquorum/keyquorum/fsm/internal/logpb"
+	"github.com/keyquorum/keyquorum/internal/audit"
 	"github.com/keyquorum/keyquorum/internal/plant"
 	"github.com/keyquorum/keyquorum/internal/subject"
 )
@@ -25,6 +26,9 @@ func (f *FSM) Restore(r io.ReadCloser) error {
 	}
 	f.replace(v)
 	f.change.broadcast()
+	if f.audit != nil {
+		f.audit.Restored(v.audited)
+	}
 	plant.Dawdle(plant.OldSnapshot)
 	return nil
 }
@@ -109,7 +113,18 @@ func (v *View) setHead(m *logpb.SnapshotHeader) error {
 	if err := v.setRemoved(m.Removed); err != nil {
 		return err
 	}
+	if err := v.setAudited(m.AuditSequence, m.AuditHash); err != nil {
+		return err
+	}
 	return v.setFormer(m.Former)
+}
+
+func (v *View) setAudited(sequence uint64, hash []byte) error {
+	v.audited = audit.Head{Sequence: sequence}
+	if sequence == 0 || len(hash) != copy(v.audited.Hash[:], hash) || len(hash) != len(v.audited.Hash) {
+		return errors.New("its audit chain has no head")
+	}
+	return nil
 }
 
 func (v *View) setRemoved(ids []string) error {
@@ -140,7 +155,7 @@ func (v *View) setFormer(ids []string) error {
 
 // unfounded refuses a header that has what only a founded cluster can have.
 func unfounded(m *logpb.SnapshotHeader) error {
-	if m.Revision != 0 || m.Settings != nil || len(m.KeyringCheck) != 0 || len(m.Removed) != 0 || len(m.Former) != 0 || m.Members != 0 || m.Users != 0 {
+	if m.Revision != 0 || m.Settings != nil || len(m.KeyringCheck) != 0 || len(m.Removed) != 0 || len(m.Former) != 0 || m.AuditSequence != 0 || len(m.AuditHash) != 0 || m.Members != 0 || m.Users != 0 {
 		return errors.New("it names no cluster")
 	}
 	return nil
