@@ -20,17 +20,17 @@ func sealedFor(random uint64) []byte { return binary.BigEndian.AppendUint64([]by
 type pair struct {
 	steady, moved *FSM
 	// kept has the audit records that each of them brought.
-	kept [2]kept
-	model         model
-	index         uint64
-	random        uint64
-	wall          int64
+	kept   [2]kept
+	model  model
+	index  uint64
+	random uint64
+	wall   int64
 }
 
 func newPair(t *rapid.T) *pair {
 	p := &pair{
-		model:  model{settings: DefaultSettings(), users: map[string]*modelUser{}, members: map[string]bool{}, former: map[string]bool{}},
-		wall:   at(0).UnixMilli(),
+		model: model{settings: DefaultSettings(), users: map[string]*modelUser{}, members: map[string]bool{}, former: map[string]bool{}},
+		wall:  at(0).UnixMilli(),
 	}
 	p.steady, p.moved = New(Config{Audit: &p.kept[0]}), New(Config{Audit: &p.kept[1]})
 	s := DefaultSettings()
