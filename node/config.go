@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/keyquorum/keyquorum/internal/seal"
+	"github.com/keyquorum/keyquorum/node/auditing"
 	"github.com/keyquorum/keyquorum/node/raftnet"
 )
 
@@ -69,6 +70,11 @@ type Config struct {
 	// catches up.
 	TrailingLogs uint64
 
+	// Audit keeps the audit records; nil to keep the newest 65536 in memory.
+	Audit auditing.Store
+	// AuditWarn has changes go on where the audit records cannot be written. Otherwise this node takes none as the leader.
+	AuditWarn bool
+
 	Keyring *seal.Keyring
 	Timing  Timing
 	// Wall is the node's wall clock; time.Now if nil. Mono is a clock that only runs forward, from any zero, and counts
@@ -93,6 +99,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Discovery == nil {
 		c.Discovery = nobody{}
+	}
+	if c.Audit == nil {
+		c.Audit = new(auditing.Memory)
 	}
 	if c.MaxConns == 0 {
 		c.MaxConns = 2048

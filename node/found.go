@@ -203,7 +203,7 @@ func (n *Node) found(ctx context.Context, by rpc.Caller, settings fsm.Settings) 
 	if err != nil {
 		return nil, fmt.Errorf("prove the keyring: %w", err)
 	}
-	_, err = n.proposer.Propose(ctx, fsm.Command{Origin: originOf(by), Op: fsm.Found{
+	_, err = n.propose(ctx, fsm.Command{Origin: originOf(by), Op: fsm.Found{
 		ClusterID: id, Settings: settings, KeyringCheck: check,
 	}})
 	if err != nil {

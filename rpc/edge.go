@@ -40,6 +40,8 @@ type route struct {
 	body  int64
 	room  *room
 	turns turns
+	// stream tells that there is a stream of answers.
+	stream bool
 }
 
 func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits) *edge {
@@ -52,6 +54,7 @@ func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits) *ed
 		peers    = newRoom("peer", limits.Peers)
 		ticks    = newRoom("tick", limits.Peers)
 		applied  = newRoom("applied", limits.Peers)
+		watches  = newRoom("watch", limits.Watches)
 		few      = make(turns, limits.Turns)
 	)
 	routes := make(map[string]route)
@@ -67,7 +70,9 @@ func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits) *ed
 			routes[p] = route{body: maxPeerBody, room: peers}
 		case p == keyquorumv1connect.TokenServiceVerifyBatchProcedure:
 			routes[p] = route{body: maxBatchBody, room: bulk, turns: few}
-		case p == keyquorumv1connect.KeyServiceListProcedure:
+		case streaming[p]:
+			routes[p] = route{body: maxBody, room: watches, stream: true}
+		case p == keyquorumv1connect.KeyServiceListProcedure, p == keyquorumv1connect.AuditServiceListProcedure:
 			routes[p] = route{body: maxBody, room: bulk, turns: few}
 		case p == keyquorumv1connect.KeyServiceRevokeProcedure, p == keyquorumv1connect.KeyServiceDeleteProcedure:
 			routes[p] = route{body: maxBody, room: endings}
@@ -99,7 +104,10 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.metrics.inFlight.Inc()
 	defer e.metrics.inFlight.Dec()
 	if known && r.Method == http.MethodPost { // to others, connect answers 405 with what is allowed
-		if err := receive(r, to.body); err != nil {
+		if to.stream {
+			c.writer = w
+		}
+		if err := receive(r, to.body, to.stream); err != nil {
 			e.refuse(w, r, c, err)
 			return
 		}

@@ -17,6 +17,8 @@ type call struct {
 	id string
 	// reached tells that the interceptor had it: whatever became of it is logged and counted there.
 	reached bool
+	// writer is where a stream's limits on time are set; nil where the request has one answer.
+	writer http.ResponseWriter
 }
 
 type callKey struct{}

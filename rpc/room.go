@@ -22,6 +22,8 @@ type Limits struct {
 	Bulk int
 	// Turns are those of Bulk that are carried out at a time, while the others wait; 8. They take the most memory.
 	Turns int
+	// Watches are streams of audit records; 64.
+	Watches int
 	// Forwards are writes that other nodes pass on; 1024.
 	Forwards int
 	// Peers are what else nodes ask of each other; 256. Ticks and Applied, which freshness and revocation hang on, have
@@ -30,7 +32,7 @@ type Limits struct {
 }
 
 func (l Limits) validate() error {
-	if min(l.Reads, l.Writes, l.Revocations, l.Bulk, l.Turns, l.Forwards, l.Peers) < 0 {
+	if min(l.Reads, l.Writes, l.Revocations, l.Bulk, l.Turns, l.Watches, l.Forwards, l.Peers) < 0 {
 		return errors.New("rpc: Config.Limits must not be negative")
 	}
 	return nil
@@ -47,6 +49,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Revocations, 512)
 	set(&l.Bulk, 64)
 	set(&l.Turns, 8)
+	set(&l.Watches, 64)
 	set(&l.Forwards, 1024)
 	set(&l.Peers, 256)
 	return l

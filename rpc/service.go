@@ -57,6 +57,8 @@ type Peers interface {
 	Challenge(context.Context) (*peerv1.ChallengeResponse, error)
 	Join(context.Context, *peerv1.JoinRequest) (*peerv1.JoinResponse, error)
 	Leave(context.Context, *peerv1.LeaveRequest) (*peerv1.LeaveResponse, error)
+	// AuditRecords gives audit records that this node keeps.
+	AuditRecords(context.Context, *peerv1.AuditRecordsRequest) (*peerv1.AuditRecordsResponse, error)
 }
 
 // Node is what the handlers serve.
@@ -64,6 +66,7 @@ type Node interface {
 	Writer
 	Reader
 	Peers
+	Auditor
 	// Name is the node's, for answers and logs.
 	Name() string
 	// Init founds a cluster here.

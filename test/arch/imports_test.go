@@ -18,7 +18,7 @@ type layer struct {
 var (
 	leaves    = []string{"internal/audit", "internal/conncap", "internal/fault", "internal/plant", "internal/secret", "internal/subject"}
 	nodeRooms = []string{
-		"node/clock", "node/freshness", "node/membership", "node/propose", "node/raftstore", "node/raftnet", "node/revocation",
+		"node/auditing", "node/clock", "node/freshness", "node/membership", "node/propose", "node/raftstore", "node/raftnet", "node/revocation",
 		"node/rotation", "node/tokens",
 	}
 )
