@@ -27,6 +27,7 @@ type node struct {
 	tokens  keyquorumv1connect.TokenServiceClient
 	keys    keyquorumv1connect.KeyServiceClient
 	cluster keyquorumv1connect.ClusterServiceClient
+	audit   keyquorumv1connect.AuditServiceClient
 	// members is cluster for what the client asks by itself, of whoever has the address: its answers are short.
 	members keyquorumv1connect.ClusterServiceClient
 
@@ -39,6 +40,7 @@ func (c *Client) newNode(address string) *node {
 		tokens:  keyquorumv1connect.NewTokenServiceClient(c.http, address, c.options...),
 		keys:    keyquorumv1connect.NewKeyServiceClient(c.http, address, c.options...),
 		cluster: keyquorumv1connect.NewClusterServiceClient(c.http, address, c.options...),
+		audit:   keyquorumv1connect.NewAuditServiceClient(c.http, address, c.options...),
 		members: keyquorumv1connect.NewClusterServiceClient(c.http, address,
 			append(slices.Clip(c.options), connect.WithReadMaxBytes(maxMembersBytes))...),
 	}

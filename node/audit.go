@@ -86,7 +86,7 @@ func (n *Node) watchAudit(ctx context.Context) error {
 // yieldToAuditor asks the other voters, in an order by chance, and hands over to the first that is fit.
 func (n *Node) yieldToAuditor(ctx context.Context) {
 	members := n.fsm.View().Members()
-	rand.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
+	rand.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] }) //nolint:gosec // no secret hangs on it
 	asking, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	for _, m := range members {

@@ -54,7 +54,6 @@ func newMetrics(n *Node) *metrics {
 		_, known := n.clock.Now()
 		return truth(known)
 	})
-	n.auditMetrics()
 	n.perVoter("keyquorum_clock_offset_seconds", "How far a voter's wall clock is ahead of the cluster's time, as this node measured it.",
 		func() map[string]time.Duration { return n.clock.Offsets() })
 	n.perVoter("keyquorum_round_trip_seconds", "How long a question to a voter and the answer take at least, as this node measured it lately.",

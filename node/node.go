@@ -101,6 +101,7 @@ func New(cfg Config) (*Node, error) {
 // furnish makes the rooms that work over Raft. None of them starts anything by itself.
 func (n *Node) furnish() {
 	n.metrics = newMetrics(n)
+	n.auditMetrics()
 	n.clock = clock.New(clock.Config{
 		Self: n.cfg.ID, Wall: n.cfg.Wall, Mono: n.cfg.Mono,
 		Voters: n.voters, Measure: n.peers.clock, Logger: n.log,

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -41,19 +42,26 @@ func (s auditService) Watch(ctx context.Context, req *connect.Request[v1.AuditSe
 	if err := decodeFault(req.Msg); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, maxWatch)
+	bounded, cancel := context.WithTimeout(ctx, maxWatch)
 	defer cancel()
 	deadline := callOf(ctx).extend
 	deadline()
-	err := s.node.AuditWatch(ctx, req.Msg, func(res *v1.AuditServiceWatchResponse) error {
+	err := s.node.AuditWatch(bounded, req.Msg, func(res *v1.AuditServiceWatchResponse) error {
 		deadline()
 		return stream.Send(res)
 	})
-	if err == nil && ctx.Err() != nil {
-		return fmt.Errorf("%w: watch again, from the record after the last", fault.ErrShuttingDown)
+	switch {
+	case err != nil:
+		return err
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case bounded.Err() != nil:
+		return errWatchOver
 	}
-	return err
+	return nil
 }
+
+var errWatchOver = connect.NewError(connect.CodeUnavailable, errors.New("the stream is ended after an hour: watch again, from the record after the last"))
 
 // watchWrite is how long a message of a stream may take to be written; an empty one is sent at least that often.
 const watchWrite = 30 * time.Second

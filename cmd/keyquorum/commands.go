@@ -38,6 +38,7 @@ var commands = []command{
 	{"delete", groupKeys, "Forget a user and all keys.", func() any { return &deleteCommand{} }},
 	{"keys", groupKeys, "Show users' keys; never their material.", func() any { return &keysCommand{} }},
 	{"cluster", groupCluster, "Found, see and change the cluster.", func() any { return &clusterCommand{} }},
+	{"audit", groupCluster, "Follow the record of all changes, and check a node's files against it.", func() any { return &auditCommand{} }},
 	{"keyring", groupCluster, "Make the master keyring.", func() any { return &keyringCommand{} }},
 	{"ca", groupCluster, "Make a small certificate authority, and certificates of nodes and clients.", func() any { return &caCommand{} }},
 	{"health", groupCluster, "Ask a node whether it can serve.", func() any { return &healthCommand{} }},

@@ -17,6 +17,8 @@ const (
 	Truncated Fault = "cut off"
 	// Rewritten: the record is not the one that the cluster has, and the hashes from there on were made to match.
 	Rewritten Fault = "rewritten"
+	// Invented: the cluster has no such record.
+	Invented Fault = "not the cluster's"
 )
 
 // BrokenError names the first record of a chain that is not as it should be.

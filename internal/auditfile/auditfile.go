@@ -76,10 +76,6 @@ type segment struct {
 	size         int64
 }
 
-func (s *segment) has(sequence uint64) bool {
-	return s.before.Sequence < sequence && sequence <= s.last.Sequence
-}
-
 // Open opens the folder, which is made if it is missing, and looks through what is in it: the newest file line by line, the
 // older ones at both ends.
 func Open(dir string, o Options) (*Store, error) {

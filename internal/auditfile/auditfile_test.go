@@ -60,7 +60,7 @@ func TestALineThatACrashCutShortIsDropped(t *testing.T) {
 	must(t, full.Append(audit.Head{}, all))
 	text, err := os.ReadFile(full.files()[0])
 	must(t, err)
-	for cut := range len(text) {
+	for cut := range text {
 		f := newFolder(t, auditfile.Options{})
 		must(t, os.WriteFile(filepath.Join(f.path, filepath.Base(full.files()[0])), text[:cut], 0o600))
 		f.reopen()

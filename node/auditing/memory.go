@@ -102,12 +102,12 @@ func (m *Memory) Gaps() []audit.Gap {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var gaps []audit.Gap
-	for i := len(m.runs) - 1; i >= 0; i-- {
+	for i, run := range slices.Backward(m.runs) {
 		after := uint64(0)
 		if i > 0 {
 			after = m.runs[i-1].last().Sequence
 		}
-		if before := m.runs[i].before; before.Sequence > after && (i > 0 || !m.full) {
+		if before := run.before; before.Sequence > after && (i > 0 || !m.full) {
 			gaps = append(gaps, audit.Gap{From: after + 1, To: before.Sequence, Last: before.Hash})
 		}
 	}

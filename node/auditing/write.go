@@ -2,6 +2,7 @@ package auditing
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -42,7 +43,7 @@ func (t *Trail) group() (c chunk, taken int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c = t.queue[0]
-	c.entries = c.entries[:len(c.entries):len(c.entries)]
+	c.entries = slices.Clip(c.entries)
 	for taken = 1; taken < len(t.queue) && len(c.entries) < maxGroup && t.queue[taken].before == c.last(); taken++ {
 		c.entries = append(c.entries, t.queue[taken].entries...)
 	}

@@ -163,7 +163,7 @@ func (c *Cluster) config(m *Member) node.Config {
 		Discovery: discovery{c, m},
 		Logs:      m.Logs, Stable: m.Logs, Snapshots: m.Snapshots,
 		Keyring: c.Keyring, Audit: m.Audit,
-		Logger:  c.log,
+		Logger: c.log,
 	}
 	if c.opts.Wall != nil {
 		cfg.Wall = c.opts.Wall(m.Host)
