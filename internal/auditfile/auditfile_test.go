@@ -148,6 +148,9 @@ func TestADiskThatIsFullForAWhile(t *testing.T) {
 	all := chain(200)
 	for i := range all {
 		room = (i * 37) % 400
+		if more := all[i:min(i+5, len(all))]; f.Append(before(all, i), more) == nil || f.Head() != before(all, i) {
+			t.Fatalf("there was room for %d bytes, and the head is %v", room, f.Head())
+		}
 		for f.Append(before(all, i), all[i:i+1]) != nil {
 			if f.Head() != before(all, i) {
 				t.Fatalf("record %d failed, and the head is %v", i+1, f.Head())
