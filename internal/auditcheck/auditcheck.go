@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 
 	"github.com/keyquorum/keyquorum/internal/audit"
@@ -187,14 +188,7 @@ func (s *scan) judge() *Fault {
 	return fault(want, audit.Missing)
 }
 
-func (s *scan) laterHas(sequence uint64) bool {
-	for _, seq := range s.after {
-		if seq == sequence {
-			return true
-		}
-	}
-	return false
-}
+func (s *scan) laterHas(sequence uint64) bool { return slices.Contains(s.after, sequence) }
 
 // hash gives the hash that the files have for a record that was read.
 func (s *scan) hash(sequence uint64) audit.Hash { return s.hashes[sequence-s.first] }

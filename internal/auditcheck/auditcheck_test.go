@@ -195,6 +195,14 @@ var alterations = []alteration{
 		f.lines[at][len(`{"sequence":1234`)+rng.IntN(len(f.lines[at])-20)] ^= 0x81 // never a line feed, nor a number
 		return n, audit.Altered
 	}},
+	{"a spelling", func(rng *rand.Rand, all []audit.Entry, files []file) (uint64, audit.Fault) {
+		n := somewhere(rng, all)
+		f, at := line(files, n)
+		spelt := [][2]string{{`,"kind"`, `, "kind"`}, {`"actor":"l`, `"actor":"\u006c`}, {`.0`, `.00`}, {`}]`, `} ]`}}[rng.IntN(4)]
+		text := strings.Replace(string(f.lines[at]), spelt[0], spelt[1], 1)
+		f.lines[at] = []byte(text)
+		return n, audit.Altered
+	}},
 	{"a removal", func(rng *rand.Rand, all []audit.Entry, files []file) (uint64, audit.Fault) {
 		n := 1 + rng.Uint64N(uint64(len(all)-1))
 		f, at := line(files, n)
@@ -261,13 +269,13 @@ var alterations = []alteration{
 		f.lines = slices.Delete(slices.Clone(f.lines), at, at+1)
 		return n, audit.Rewritten
 	}},
-	{"a file gone", func(rng *rand.Rand, all []audit.Entry, files []file) (uint64, audit.Fault) {
+	{"a file gone", func(rng *rand.Rand, _ []audit.Entry, files []file) (uint64, audit.Fault) {
 		at := rng.IntN(len(files) - 1)
 		n, _ := audit.SequenceOf(files[at].lines[1])
 		files[at].lines = nil
 		return n, audit.Missing
 	}},
-	{"a header", func(rng *rand.Rand, all []audit.Entry, files []file) (uint64, audit.Fault) {
+	{"a header", func(rng *rand.Rand, _ []audit.Entry, files []file) (uint64, audit.Fault) {
 		at := rng.IntN(len(files))
 		h, _ := audit.ParseHeader(files[at].lines[0])
 		n := h.First
