@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -214,6 +215,36 @@ func TestWatchingAuditRecords(t *testing.T) {
 		}
 		if all := m.Audit.Records(); len(seen) != len(all) || seen[len(seen)-1].GetHash() != all[len(all)-1].Hash.String() {
 			t.Errorf("%d of %d records were seen", len(seen), len(all))
+		}
+	})
+}
+
+// TestAWatchOutlastsTheServersTimeLimits, which are a minute for what has one answer; and it ends after an hour, so that
+// the client goes on with another.
+func TestAWatchOutlastsTheServersTimeLimits(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		app := application(t, c)
+		ctx, stop := context.WithCancel(t.Context())
+		var last atomic.Uint64
+		done := make(chan error, 1)
+		go func() {
+			done <- app.AuditWatch(ctx, 1, func(r *v1.AuditRecord) error {
+				if r.GetSequence() != last.Load()+1 {
+					t.Errorf("record %d came after %d", r.GetSequence(), last.Load())
+				}
+				last.Store(r.GetSequence())
+				return nil
+			})
+		}()
+		for range 15 {
+			time.Sleep(10 * time.Minute)
+			c.Leader().MustIssue(t, "ada", time.Second)
+			c.Await("the watch to bring it", func() bool { return last.Load() == c.Leader().View().AuditHead().Sequence })
+		}
+		stop()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("it ended with %v", err)
 		}
 	})
 }
