@@ -17,6 +17,7 @@ type node struct {
 	keys    keyquorumv1connect.KeyServiceClient
 	cluster keyquorumv1connect.ClusterServiceClient
 	access  keyquorumv1connect.AccessServiceClient
+	audit   keyquorumv1connect.AuditServiceClient
 	// members is cluster for what the client asks by itself, of whoever has the address: its answers are short.
 	members keyquorumv1connect.ClusterServiceClient
 
@@ -30,6 +31,7 @@ func (c *Client) newNode(address string) *node {
 		keys:    keyquorumv1connect.NewKeyServiceClient(c.http, address, c.options...),
 		cluster: keyquorumv1connect.NewClusterServiceClient(c.http, address, c.options...),
 		access:  keyquorumv1connect.NewAccessServiceClient(c.http, address, c.options...),
+		audit:   keyquorumv1connect.NewAuditServiceClient(c.http, address, c.options...),
 		members: keyquorumv1connect.NewClusterServiceClient(c.http, address,
 			append(slices.Clip(c.options), connect.WithReadMaxBytes(maxMembersBytes))...),
 	}

@@ -3,9 +3,11 @@ package fsm
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyquorum/keyquorum/fsm/internal/logpb"
+	"github.com/keyquorum/keyquorum/internal/audit"
 )
 
 // MaxAPITokens is the most API tokens that a cluster has at a time.
@@ -70,6 +72,7 @@ func (d *draft) putAPIToken(t APIToken, by Origin) *Refusal {
 	}
 	t.Created, t.Creator = millis(d.now), by.Actor
 	d.apiTokens = slices.Insert(slices.Clone(d.apiTokens), i, t)
+	d.audit(audit.Record{Kind: audit.APITokenMade, Subject: t.ID, Changes: differing(nil, t.values())})
 	return nil
 }
 
@@ -79,7 +82,17 @@ func (d *draft) revokeAPIToken(id string) *Refusal {
 		return &Refusal{Code: CodeUnknownAPIToken, Field: "id", Message: "there is no API token with this id"}
 	}
 	d.apiTokens = slices.Delete(slices.Clone(d.apiTokens), i, i+1)
+	d.audit(audit.Record{Kind: audit.APITokenRevoked, Subject: id})
 	return nil
+}
+
+// values are what the record says of a token.
+func (t *APIToken) values() []audit.Change {
+	expires := ""
+	if !t.Expires.IsZero() {
+		expires = t.Expires.UTC().Format(time.RFC3339)
+	}
+	return []audit.Change{{Name: "name", To: t.Name}, {Name: "roles", To: strings.Join(t.Roles, ",")}, {Name: "expires", To: expires}}
 }
 
 // check judges what a token carries; what else is wrong with it depends on the state.

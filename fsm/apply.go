@@ -3,6 +3,7 @@ package fsm
 import (
 	"time"
 
+	"github.com/keyquorum/keyquorum/internal/audit"
 	"github.com/keyquorum/keyquorum/internal/plant"
 )
 
@@ -25,6 +26,7 @@ func (d *draft) entry(position uint64, e Entry) []Result {
 
 func (d *draft) command(c *Command) Result {
 	var r Result
+	d.trail.origin = c.Origin
 	refusal := d.admit(c)
 	if refusal == nil {
 		refusal = d.op(c.Op, c.Origin, &r)
@@ -99,6 +101,7 @@ func (d *draft) found(op Found, by Origin, r *Result) {
 	d.keyringCheck = op.KeyringCheck
 	d.settings = op.Settings
 	r.Settings = op.Settings
+	d.audit(audit.Record{Kind: audit.ClusterFounded, Subject: op.ClusterID, Changes: settingsChanges(nil, &op.Settings)})
 	if op.Operator != nil {
 		_ = d.putAPIToken(*op.Operator, by) // it is the first
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/keyquorum/keyquorum/internal/audit"
 )
 
 const million = 1_000_000
@@ -44,12 +46,31 @@ func BenchmarkApplyIssue(b *testing.B) {
 	}
 }
 
+// BenchmarkApplyIssueAudited is the same with each token on record and without, 256 an entry.
+func BenchmarkApplyIssueAudited(b *testing.B) {
+	for _, on := range []bool{false, true} {
+		b.Run(fmt.Sprintf("audited=%v", on), func(b *testing.B) {
+			r := crowd(b, 1000)
+			r.audit = forgetful{}
+			r.ok(at(0), UpdateSettings{AuditIssued: &on})
+			r.applyIssues(b, 1000, 256)
+		})
+	}
+}
+
+// forgetful is a sink that keeps nothing.
+type forgetful struct{}
+
+func (forgetful) Append(audit.Head, []audit.Entry) {}
+func (forgetful) Restored(audit.Head)              {}
+func (forgetful) Flush(audit.Head) error           { return nil }
+
 func (r *rig) applyIssues(b *testing.B, users, batch int) {
 	entries := make([][]byte, 64)
 	for i := range entries {
 		ops := make([]Op, batch)
 		for j := range ops {
-			ops[j] = Issue{Subject: name((i*7919 + j*104729) % users), TTL: time.Hour, Candidate: sealed(1)}
+			ops[j] = Issue{Subject: name((i*7919 + j*104729) % users), TTL: time.Hour, Candidate: sealed(1), TokenID: "c29tZSByYW5kb20gYml0cw"}
 		}
 		entries[i] = r.log(at(20), ops...).Data
 	}

@@ -39,7 +39,7 @@ func (c *Command) check() *Refusal {
 	case Found:
 		return op.check()
 	case Issue:
-		return cmp.Or(checkSubject(op.Subject), op.Candidate.check("candidate"))
+		return cmp.Or(checkSubject(op.Subject), op.Candidate.check("candidate"), checkText("tokenId", op.TokenID, false))
 	case Rotate:
 		return cmp.Or(checkSubject(op.Subject), op.Candidate.check("candidate"))
 	case Revoke:

@@ -61,6 +61,8 @@ type Issue struct {
 	// TTL is the token's lifetime; zero for the default in Settings.
 	TTL       time.Duration
 	Candidate *Candidate
+	// TokenID is the token's jti, for the audit record.
+	TokenID string
 }
 
 // Rotate makes the candidate the subject's active key.
@@ -108,6 +110,7 @@ type UpdateSettings struct {
 	MaxRetiring  *int
 	WantedVoters *int
 	LeaderRegion *string
+	AuditIssued  *bool
 }
 
 // PutMember makes or replaces a member's record. Once a member was removed, its id has none again.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/keyquorum/keyquorum/internal/audit"
 )
 
 var update = flag.Bool("update", false, "write the golden files of the present format anew")
@@ -70,12 +72,20 @@ func TestGoldenEntries(t *testing.T) {
 // a node that replays it must come to the state of those that applied it when it was new.
 func TestGoldenHistory(t *testing.T) {
 	log, snapshot := history(t)
-	f := New(Config{})
+	var records kept
+	f := New(Config{Audit: &records})
 	for i, entry := range splitLog(t, goldenFile(t, "history.golden", log)) {
 		f.Apply(&raft.Log{Index: uint64(i + 1), Type: raft.LogCommand, Data: entry})
 	}
 	if f.Err() != nil {
 		t.Fatal(f.Err())
+	}
+	var lines []byte
+	for i := range records.entries {
+		lines, _ = audit.AppendLine(lines, &records.entries[i])
+	}
+	if want := goldenFile(t, "history.jsonl", lines); !bytes.Equal(lines, want) {
+		t.Errorf("the log leads to the audit records\n%s\nnot to\n%s", lines, want)
 	}
 	want := goldenFile(t, "history.snap", snapshot)
 	if got := snapshotOf(t, f); !bytes.Equal(got, want) {
@@ -104,7 +114,7 @@ func history(t *testing.T) (log, snapshot []byte) {
 		send(now, op)
 	}
 	issue := func(subject string, ttl time.Duration) Issue {
-		return Issue{Subject: subject, TTL: ttl * time.Second, Candidate: r.cand()}
+		return Issue{Subject: subject, TTL: ttl * time.Second, Candidate: r.cand(), TokenID: "jti-" + subject}
 	}
 	settings := DefaultSettings()
 	settings.MaxRetiring = 2

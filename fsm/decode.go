@@ -104,6 +104,7 @@ func (d *decoder) op(c *logpb.Command) Op {
 			Subject:   m.Issue.Subject,
 			TTL:       d.duration(m.Issue.TtlMs),
 			Candidate: candidateOf(m.Issue.Candidate),
+			TokenID:   m.Issue.TokenId,
 		}
 	case *logpb.Command_Rotate:
 		return Rotate{m.Rotate.Subject, d.keyID(m.Rotate.Expected), d.candidate(m.Rotate.Candidate)}
@@ -193,6 +194,7 @@ func (d *decoder) settings(m *logpb.Settings) Settings {
 		WantedVoters: d.count(m.WantedVoters),
 		LeaderRegion: m.LeaderRegion,
 		MaxStaleness: d.duration(m.MaxStalenessMs),
+		AuditIssued:  m.AuditIssued,
 	}
 }
 
@@ -207,6 +209,7 @@ func (d *decoder) updateSettings(m *logpb.UpdateSettings) UpdateSettings {
 		MaxRetiring:  optional(m.MaxRetiring, d.count),
 		WantedVoters: optional(m.WantedVoters, d.count),
 		LeaderRegion: m.LeaderRegion,
+		AuditIssued:  m.AuditIssued,
 	}
 }
 

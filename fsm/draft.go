@@ -10,12 +10,15 @@ type draft struct {
 	events  *cowtree.Edit[event, event]
 	idle    *cowtree.Edit[event, event]
 	changed bool
+	// trail has the audit records of what was changed, for the sink.
+	trail trail
 	// timed says that the entry at hand carries a time.
 	timed bool
 }
 
-func edit(v *View) *draft {
+func edit(v *View, keepTrail bool) *draft {
 	return &draft{
+		trail:  trail{keep: keepTrail},
 		head:   v.head,
 		keys:   v.keys,
 		users:  v.users.Edit(),

@@ -67,7 +67,7 @@ func (c *Command) proto() (*logpb.Command, error) {
 		err = op.into(m)
 	case Issue:
 		m.Op = &logpb.Command_Issue{Issue: &logpb.Issue{
-			Subject: op.Subject, TtlMs: roundUp(op.TTL), Candidate: op.Candidate.proto(),
+			Subject: op.Subject, TtlMs: roundUp(op.TTL), Candidate: op.Candidate.proto(), TokenId: op.TokenID,
 		}}
 	case Rotate:
 		m.Op = &logpb.Command_Rotate{Rotate: &logpb.Rotate{
@@ -153,6 +153,7 @@ func (op *UpdateSettings) into(m *logpb.Command) error {
 		MaxRetiring:   optional(op.MaxRetiring, e.count),
 		WantedVoters:  optional(op.WantedVoters, e.count),
 		LeaderRegion:  op.LeaderRegion,
+		AuditIssued:   op.AuditIssued,
 	}}
 	return e.err
 }
@@ -178,6 +179,7 @@ func (s *Settings) proto() (*logpb.Settings, error) {
 		WantedVoters:   e.count(s.WantedVoters),
 		LeaderRegion:   s.LeaderRegion,
 		MaxStalenessMs: e.millis(s.MaxStaleness),
+		AuditIssued:    s.AuditIssued,
 	}
 	return m, e.err
 }

@@ -23,11 +23,11 @@ func everyOp() []Op {
 	s := Settings{
 		Mode: Strict, ForgetAfter: time.Hour, Issuer: "issuer", MinTTL: 2 * time.Second,
 		DefaultTTL: 3 * time.Second, MaxTTL: 4500 * time.Millisecond, MaxRetiring: 5, WantedVoters: 7,
-		LeaderRegion: "eu", MaxStaleness: 6500 * time.Millisecond,
+		LeaderRegion: "eu", MaxStaleness: 6500 * time.Millisecond, AuditIssued: true,
 	}
 	return []Op{
 		Found{ClusterID: "cluster", Settings: s, KeyringCheck: []byte("check")},
-		Issue{Subject: "ada", TTL: 90 * time.Second, Candidate: &c},
+		Issue{Subject: "ada", TTL: 90 * time.Second, Candidate: &c, TokenID: "id"},
 		Issue{Subject: "ada"},
 		Rotate{Subject: "ada", Expected: id, Candidate: c},
 		Revoke{Subject: "ada", Expected: id, Candidate: c},
@@ -39,7 +39,7 @@ func everyOp() []Op {
 		UpdateSettings{
 			Mode: &s.Mode, ForgetAfter: &s.ForgetAfter, Issuer: &s.Issuer, MinTTL: &s.MinTTL,
 			DefaultTTL: &s.DefaultTTL, MaxTTL: &s.MaxTTL, MaxRetiring: &s.MaxRetiring, WantedVoters: &s.WantedVoters,
-			LeaderRegion: &s.LeaderRegion,
+			LeaderRegion: &s.LeaderRegion, AuditIssued: &s.AuditIssued,
 		},
 		UpdateSettings{ForgetAfter: new(time.Duration(0))},
 		PutMember{Member{
@@ -151,7 +151,7 @@ func TestWhatIsEncodedCanBeDecoded(t *testing.T) {
 			Found{text.Draw(t, "cluster"), s, []byte(text.Draw(t, "check")), &token},
 			PutAPIToken{token},
 			RevokeAPIToken{text.Draw(t, "id")},
-			Issue{text.Draw(t, "subject"), time.Duration(rapid.Int64().Draw(t, "ttl")), &c},
+			Issue{text.Draw(t, "subject"), time.Duration(rapid.Int64().Draw(t, "ttl")), &c, text.Draw(t, "token")},
 			Rotate{text.Draw(t, "subject"), id, c},
 			Expire{[]ExpireItem{{text.Draw(t, "subject"), id, &c}}},
 			UpdateSettings{Mode: &s.Mode, ForgetAfter: &d, Issuer: &s.Issuer, WantedVoters: &s.MaxRetiring},

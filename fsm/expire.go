@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keyquorum/keyquorum/internal/audit"
 	"github.com/keyquorum/keyquorum/internal/plant"
 )
 
@@ -36,7 +37,7 @@ func (d *draft) expireActive(u *User, c Candidate, done *Expired) bool {
 	if !u.Active.due(d.now) && !plant.On(plant.BlindRotation) {
 		return false
 	}
-	next := d.rotated(u, c)
+	next := d.rotated(u, c, audit.Expiry)
 	d.put(u, &next)
 	done.Rotated++
 	done.Lag = append(done.Lag, time.Duration(d.now-u.Active.Earliest*1000)*time.Millisecond)
@@ -56,6 +57,7 @@ func (d *draft) expireRetiring(u *User, id KeyID, done *Expired) bool {
 	}
 	d.revision++
 	d.put(u, &next)
+	d.auditDeletion(u, &u.Retiring[i], audit.Expiry)
 	done.Deleted++
 	return true
 }
@@ -65,7 +67,8 @@ func (d *draft) expireUser(u *User, done *Expired) bool {
 	if _, idle := u.place(); !idle || d.settings.forgetAt(u.IdleFrom) > d.now {
 		return false
 	}
-	d.forget(u)
+	d.forget(u, audit.Idle)
+	d.audit(audit.Record{Kind: audit.UserForgotten, Subject: u.Subject})
 	done.Forgotten++
 	return true
 }

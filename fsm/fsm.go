@@ -23,12 +23,15 @@ type Config struct {
 	// OnHalt is told, once, why the FSM halted. It is called on Raft's goroutine, so it must not wait for Raft.
 	// Nil is for nobody.
 	OnHalt func(error)
+	// Audit gets the audit records of what is applied. Nil is for nobody.
+	Audit Audit
 }
 
 // FSM applies the log. Raft calls Apply, ApplyBatch, Snapshot and Restore, from one goroutine; all else is safe
 // for concurrent use.
 type FSM struct {
 	onHalt func(error)
+	audit  Audit
 	state  atomic.Pointer[State]
 	halted atomic.Pointer[error]
 	change signal
@@ -54,7 +57,7 @@ func newState(v *View) *State {
 
 // New makes an FSM before any entry.
 func New(cfg Config) *FSM {
-	f := &FSM{onHalt: cfg.OnHalt}
+	f := &FSM{onHalt: cfg.OnHalt, audit: cfg.Audit}
 	if f.onHalt == nil {
 		f.onHalt = func(error) {}
 	}
@@ -86,7 +89,7 @@ func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 	plant.Dawdle(plant.AppliedIndex)
 	out := make([]any, len(logs))
 	err := f.Err()
-	d := edit(f.View())
+	d := edit(f.View(), f.audit != nil)
 	for i, l := range logs {
 		if l.Type != raft.LogCommand {
 			continue
@@ -123,6 +126,7 @@ func (f *FSM) publish(d *draft) {
 	}
 	f.State().view.Store(d.finish())
 	f.change.broadcast()
+	f.handOver(d)
 }
 
 // halt stops the FSM for good, unless err is nil or it has stopped before.

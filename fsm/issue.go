@@ -3,6 +3,8 @@ package fsm
 import (
 	"fmt"
 	"time"
+
+	"github.com/keyquorum/keyquorum/internal/audit"
 )
 
 // issue records a token's expiry on the subject's active key, so that it is committed before the token exists.
@@ -20,13 +22,15 @@ func (d *draft) issue(op Issue, r *Result) *Refusal {
 		if refusal := d.settings.roomToIssue(old, exp, d.now); refusal != nil {
 			return refusal
 		}
-		d.record(old, *old, exp, r)
+		d.record(old, *old, op.TokenID, exp, r)
 	case op.Candidate == nil:
 		return &Refusal{Code: CodeNeedCandidate, Message: "the subject needs a new key"}
 	case known:
-		d.record(old, d.rotated(old, *op.Candidate), exp, r)
+		d.record(old, d.rotated(old, *op.Candidate, audit.Expiry), op.TokenID, exp, r)
 	default:
-		d.record(nil, User{Subject: op.Subject, Active: d.newKey(*op.Candidate)}, exp, r)
+		u := User{Subject: op.Subject, Active: d.newKey(*op.Candidate)}
+		d.audit(audit.Record{Kind: audit.KeyMade, Subject: u.Subject, KeyID: u.Active.ID.String()})
+		d.record(nil, u, op.TokenID, exp, r)
 	}
 	return nil
 }
@@ -50,8 +54,8 @@ func inSeconds(d time.Duration) string {
 	return fmt.Sprintf("%ds", d/time.Second)
 }
 
-// record puts u, with a token more that expires at exp on its active key, in the place of old.
-func (d *draft) record(old *User, u User, exp int64, r *Result) {
+// record puts u, with a token more, the one with the id, that expires at exp on its active key, in the place of old.
+func (d *draft) record(old *User, u User, id string, exp int64, r *Result) {
 	u.Active.record(exp)
 	u.IdleFrom = max(u.IdleFrom, exp*1000)
 	d.put(old, &u)
@@ -59,6 +63,9 @@ func (d *draft) record(old *User, u User, exp int64, r *Result) {
 	r.Issuer = d.settings.Issuer
 	r.IssuedAt = unix(d.now / 1000)
 	r.ExpiresAt = unix(exp)
+	if d.settings.AuditIssued {
+		d.audit(audit.Record{Kind: audit.TokenIssued, Subject: u.Subject, KeyID: u.Active.ID.String(), TokenID: id, Expires: exp})
+	}
 }
 
 // record counts a token that expires at exp.

@@ -1,6 +1,10 @@
 package fsm
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/keyquorum/keyquorum/internal/audit"
+)
 
 // putMember makes or replaces a record, in a new slice: Views share the old one. Who was removed has none again.
 func (d *draft) putMember(m Member) *Refusal {
@@ -10,8 +14,10 @@ func (d *draft) putMember(m Member) *Refusal {
 	next := slices.Clone(d.members)
 	i, found := findMember(next, m.ID)
 	if found {
+		d.auditMember(audit.MemberChanged, &next[i], &m)
 		next[i] = m
 	} else {
+		d.auditMember(audit.MemberAdded, &Member{}, &m)
 		next = slices.Insert(next, i, m)
 	}
 	d.members = next
@@ -25,6 +31,7 @@ func (d *draft) removeMember(id string) *Refusal {
 		return &Refusal{Code: CodeUnknownMember, Field: "id", Message: "the member with this id was removed before"}
 	}
 	d.removed = slices.Insert(slices.Clone(d.removed), at, id)
+	d.audit(audit.Record{Kind: audit.MemberRemoved, Subject: id})
 	if i, found := findMember(d.members, id); found {
 		d.members = slices.Concat(d.members[:i], d.members[i+1:])
 		at, _ := slices.BinarySearch(d.former, id)

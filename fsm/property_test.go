@@ -19,19 +19,20 @@ func sealedFor(random uint64) []byte { return binary.BigEndian.AppendUint64([]by
 // of what they should hold.
 type pair struct {
 	steady, moved *FSM
-	model         model
-	index         uint64
-	random        uint64
-	wall          int64
+	// kept has the audit records that each of them brought.
+	kept   [2]kept
+	model  model
+	index  uint64
+	random uint64
+	wall   int64
 }
 
 func newPair(t *rapid.T) *pair {
 	p := &pair{
-		steady: New(Config{}),
-		moved:  New(Config{}),
-		model:  model{settings: DefaultSettings(), users: map[string]*modelUser{}, members: map[string]bool{}, former: map[string]bool{}, tokens: map[string]bool{}},
-		wall:   at(0).UnixMilli(),
+		model: model{settings: DefaultSettings(), users: map[string]*modelUser{}, members: map[string]bool{}, former: map[string]bool{}, tokens: map[string]bool{}},
+		wall:  at(0).UnixMilli(),
 	}
+	p.steady, p.moved = New(Config{Audit: &p.kept[0]}), New(Config{Audit: &p.kept[1]})
 	s := DefaultSettings()
 	p.send(t, Entry{Commands: commands([]Op{Found{ClusterID: "c", Settings: s, KeyringCheck: []byte("k")}})})
 	return p
@@ -125,6 +126,7 @@ func (p *pair) draw(t *rapid.T) Op {
 		if ttl > 0 {
 			op.TTL += time.Duration(rapid.IntRange(0, 999).Draw(t, "ms")) * time.Millisecond
 		}
+		op.TokenID = rapid.SampledFrom([]string{"", "jti"}).Draw(t, "token")
 		if rapid.IntRange(0, 5).Draw(t, "with") > 0 {
 			op.Candidate = p.cand()
 		}
@@ -181,6 +183,8 @@ func drawSettings(t *rapid.T) UpdateSettings {
 		{DefaultTTL: new(4 * time.Second)},
 		{MinTTL: new(time.Second)},
 		{MinTTL: new(2 * time.Second)},
+		{AuditIssued: new(false)},
+		{AuditIssued: new(true)},
 	}).Draw(t, "settings")
 }
 
@@ -232,7 +236,7 @@ func memberIDs(members []Member) (ids []string) {
 func (p *pair) Move(t *rapid.T) {
 	b := snapshotOf(t, p.moved)
 	if rapid.Bool().Draw(t, "new node") {
-		p.moved = New(Config{})
+		p.moved = New(Config{Audit: &p.kept[1]})
 	}
 	if err := restore(p.moved, b); err != nil {
 		t.Fatalf("restore: %v", err)
@@ -256,6 +260,7 @@ func (p *pair) Check(t *rapid.T) {
 		}
 	}
 	p.checkDue(t, a)
+	p.checkAudit(t, a)
 	p.checkUsers(t, a)
 	if a.Revision() != p.model.revision || a.Time().UnixMilli() != p.model.now && p.model.now != 0 {
 		t.Fatalf("revision %d, time %v; want %d, %d", a.Revision(), a.Time(), p.model.revision, p.model.now)

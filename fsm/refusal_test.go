@@ -191,12 +191,12 @@ func TestUpdateSettingsChangesAllOrNothing(t *testing.T) {
 	}
 	want := Settings{
 		Mode: Strict, ForgetAfter: time.Hour, Issuer: "other", MinTTL: 2 * time.Second, DefaultTTL: 3 * time.Second,
-		MaxTTL: 4 * time.Second, MaxRetiring: 5, WantedVoters: 7, LeaderRegion: "eu", MaxStaleness: 5 * time.Second,
+		MaxTTL: 4 * time.Second, MaxRetiring: 5, WantedVoters: 7, LeaderRegion: "eu", MaxStaleness: 5 * time.Second, AuditIssued: false,
 	}
 	res := r.ok(at(0), UpdateSettings{
 		Mode: &want.Mode, ForgetAfter: &want.ForgetAfter, Issuer: &want.Issuer, MinTTL: &want.MinTTL,
 		DefaultTTL: &want.DefaultTTL, MaxTTL: &want.MaxTTL, MaxRetiring: &want.MaxRetiring, WantedVoters: &want.WantedVoters,
-		LeaderRegion: &want.LeaderRegion,
+		LeaderRegion: &want.LeaderRegion, AuditIssued: &want.AuditIssued,
 	})
 	if res.Settings != want || r.View().Settings() != want {
 		t.Fatalf("settings %+v", r.View().Settings())

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyquorum/keyquorum/fsm/internal/cowtree"
 	"github.com/keyquorum/keyquorum/fsm/internal/logpb"
+	"github.com/keyquorum/keyquorum/internal/audit"
 	"github.com/keyquorum/keyquorum/internal/plant"
 	"github.com/keyquorum/keyquorum/internal/subject"
 )
@@ -26,6 +27,9 @@ func (f *FSM) Restore(r io.ReadCloser) error {
 	}
 	f.replace(v)
 	f.change.broadcast()
+	if f.audit != nil {
+		f.audit.Restored(v.audited)
+	}
 	plant.Dawdle(plant.OldSnapshot)
 	return nil
 }
@@ -110,7 +114,15 @@ func (v *View) setHead(m *logpb.SnapshotHeader) error {
 	if err := v.setRemoved(m.Removed); err != nil {
 		return err
 	}
-	return cmp.Or(v.setFormer(m.Former), v.setAPITokens(m.ApiTokens))
+	return cmp.Or(v.setFormer(m.Former), v.setAudited(m.AuditSequence, m.AuditHash), v.setAPITokens(m.ApiTokens))
+}
+
+func (v *View) setAudited(sequence uint64, hash []byte) error {
+	v.audited = audit.Head{Sequence: sequence}
+	if sequence == 0 || len(hash) != copy(v.audited.Hash[:], hash) || len(hash) != len(v.audited.Hash) {
+		return errors.New("its audit chain has no head")
+	}
+	return nil
 }
 
 func (v *View) setRemoved(ids []string) error {
@@ -141,7 +153,8 @@ func (v *View) setFormer(ids []string) error {
 
 // unfounded refuses a header that has what only a founded cluster can have.
 func unfounded(m *logpb.SnapshotHeader) error {
-	if m.Revision != 0 || m.Settings != nil || len(m.KeyringCheck) != 0 || len(m.Removed) != 0 || len(m.Former) != 0 || len(m.ApiTokens) != 0 || m.Members != 0 || m.Users != 0 {
+	if m.Revision != 0 || m.Settings != nil || len(m.KeyringCheck) != 0 || len(m.Removed) != 0 || len(m.Former) != 0 || len(m.ApiTokens) != 0 ||
+		m.AuditSequence != 0 || len(m.AuditHash) != 0 || m.Members != 0 || m.Users != 0 {
 		return errors.New("it names no cluster")
 	}
 	return nil

@@ -1,6 +1,10 @@
 package fsm
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/keyquorum/keyquorum/internal/audit"
+)
 
 // rotate makes the candidate the subject's active key, on demand.
 func (d *draft) rotate(op Rotate, r *Result) *Refusal {
@@ -11,7 +15,7 @@ func (d *draft) rotate(op Rotate, r *Result) *Refusal {
 	if refusal := d.settings.roomToRotate(u, d.now); refusal != nil {
 		return refusal
 	}
-	next := d.rotated(u, op.Candidate)
+	next := d.rotated(u, op.Candidate, audit.OnDemand)
 	d.put(u, &next)
 	r.Key = next.Active
 	return nil
@@ -20,13 +24,18 @@ func (d *draft) rotate(op Rotate, r *Result) *Refusal {
 // rotated gives u with the candidate for its active key. The old key retires in overlap mode if a token that it
 // signed may still live; otherwise it is gone, and in strict mode its tokens with it. Keys that are retiring
 // already are left to their time in both modes. The new key has signed nothing, so nothing of it is due.
-func (d *draft) rotated(u *User, c Candidate) User {
+func (d *draft) rotated(u *User, c Candidate, why audit.Reason) User {
 	next := *u
-	if d.settings.Mode == Overlap && u.Active.live(d.now) {
+	retires := d.settings.Mode == Overlap && u.Active.live(d.now)
+	if retires {
 		next.Retiring = slices.Concat(u.Retiring, []Key{u.Active})
 	}
 	next.Active = d.newKey(c)
 	d.settle(&next)
+	d.auditRotation(u, &next, why)
+	if !retires {
+		d.auditDeletion(u, &u.Active, why)
+	}
 	return next
 }
 
@@ -37,6 +46,8 @@ func (d *draft) revoke(op Revoke, r *Result) *Refusal {
 		return refusal
 	}
 	next := User{Subject: u.Subject, Active: d.newKey(op.Candidate), IdleFrom: u.IdleFrom}
+	d.auditRotation(u, &next, audit.Revoked)
+	d.auditKeysDeleted(u, audit.Revoked)
 	d.settle(&next)
 	d.put(u, &next)
 	r.Key = next.Active
@@ -49,13 +60,15 @@ func (d *draft) delete(op Delete) *Refusal {
 	if refusal != nil {
 		return refusal
 	}
-	d.forget(u)
+	d.forget(u, audit.Deleted)
+	d.audit(audit.Record{Kind: audit.UserDeleted, Subject: u.Subject})
 	return nil
 }
 
-func (d *draft) forget(u *User) {
+func (d *draft) forget(u *User, why audit.Reason) {
 	d.drop(u)
 	d.revision++
+	d.auditKeysDeleted(u, why)
 }
 
 // settle brings IdleFrom back where tokens died with their keys: nothing lives longer than the keys that are left, or than

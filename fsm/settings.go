@@ -106,6 +106,7 @@ func (s Settings) With(op UpdateSettings) Settings {
 	set(&s.MaxRetiring, op.MaxRetiring)
 	set(&s.WantedVoters, op.WantedVoters)
 	set(&s.LeaderRegion, op.LeaderRegion)
+	set(&s.AuditIssued, op.AuditIssued)
 	return s
 }
 
@@ -121,6 +122,7 @@ func (d *draft) updateSettings(op UpdateSettings, r *Result) *Refusal {
 	if refusal := next.check(); refusal != nil {
 		return refusal
 	}
+	d.auditSettings(d.settings, next)
 	d.settings = next
 	r.Settings = next
 	return nil

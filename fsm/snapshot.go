@@ -15,14 +15,24 @@ func (f *FSM) Snapshot() (raft.FSMSnapshot, error) {
 	if err := f.Err(); err != nil {
 		return nil, err
 	}
-	return snapshot{f.View()}, nil
+	return snapshot{f.View(), f.audit}, nil
 }
 
 // snapshot is a View to be written.
-type snapshot struct{ view *View }
+type snapshot struct {
+	view  *View
+	audit Audit
+}
 
-// Persist writes the View, while entries go on being applied.
+// Persist writes the View, while entries go on being applied. The audit records of what it stands for are kept first: the
+// log that they follow from may be dropped once there is a snapshot.
 func (s snapshot) Persist(sink raft.SnapshotSink) error {
+	if s.audit != nil {
+		if err := s.audit.Flush(s.view.audited); err != nil {
+			_ = sink.Cancel()
+			return fmt.Errorf("keep the audit records before a snapshot: %w", err)
+		}
+	}
 	if err := s.view.WriteSnapshot(sink); err != nil {
 		_ = sink.Cancel() // the first error says more
 		return err
@@ -99,6 +109,9 @@ func (v *View) proto() (*logpb.SnapshotHeader, error) {
 		Users:        uint64(v.users.Len()),
 		Removed:      v.removed,
 		Former:       v.former,
+	}
+	if v.audited.Sequence != 0 {
+		m.AuditSequence, m.AuditHash = v.audited.Sequence, v.audited.Hash[:]
 	}
 	for i := range v.apiTokens {
 		m.ApiTokens = append(m.ApiTokens, v.apiTokens[i].proto())

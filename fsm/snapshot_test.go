@@ -120,7 +120,7 @@ func TestImpossibleSnapshotsAreRefused(t *testing.T) {
 		s, _ := settings.proto()
 		m := &logpb.SnapshotHeader{
 			Format: 1, Position: 9, Revision: 5, TimeMs: now * 1000, ClusterId: "c", Settings: s,
-			KeyringCheck: []byte("k"), Members: 0, Users: 1,
+			KeyringCheck: []byte("k"), Members: 0, Users: 1, AuditSequence: 4, AuditHash: make([]byte, 32),
 		}
 		change(m)
 		return marshal(m)
@@ -152,6 +152,9 @@ func TestImpossibleSnapshotsAreRefused(t *testing.T) {
 		"no cluster":            frame(head(func(m *logpb.SnapshotHeader) { m.ClusterId = "" }), user(sameUser)),
 		"no settings":           frame(head(func(m *logpb.SnapshotHeader) { m.Settings = nil }), user(sameUser)),
 		"bad settings":          frame(head(func(m *logpb.SnapshotHeader) { m.Settings.MaxRetiring = 0 }), user(sameUser)),
+		"no audit head":         frame(head(func(m *logpb.SnapshotHeader) { m.AuditSequence, m.AuditHash = 0, nil }), user(sameUser)),
+		"half an audit hash":    frame(head(func(m *logpb.SnapshotHeader) { m.AuditHash = m.AuditHash[:16] }), user(sameUser)),
+		"a record of nobody's":  frame(marshal(&logpb.SnapshotHeader{Format: 1, AuditSequence: 1, AuditHash: make([]byte, 32)})),
 		"no keyring check":      frame(head(func(m *logpb.SnapshotHeader) { m.KeyringCheck = nil }), user(sameUser)),
 		"fewer users":           frame(head(two), user(sameUser)),
 		"more users":            frame(head(same), user(sameUser), user(func(u *User) { u.Subject = "bob" })),

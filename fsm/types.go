@@ -113,6 +113,8 @@ type Settings struct {
 	// MaxStaleness is how old the state can be that a node verifies on. It is set when the cluster is founded, and no
 	// command changes it.
 	MaxStaleness time.Duration
+	// AuditIssued has each issued token put on record.
+	AuditIssued bool
 }
 
 // DefaultSettings are those of a cluster founded without any.
@@ -126,6 +128,7 @@ func DefaultSettings() Settings {
 		MaxRetiring:  64,
 		WantedVoters: 5,
 		MaxStaleness: 5 * time.Second,
+		AuditIssued:  true,
 	}
 }
 

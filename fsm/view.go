@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/keyquorum/keyquorum/fsm/internal/cowtree"
+	"github.com/keyquorum/keyquorum/internal/audit"
 )
 
 // View is one version of the state. It never changes, costs nothing to keep, and is safe for concurrent use.
@@ -30,6 +31,7 @@ type head struct {
 	removed      []string   // ids, sorted; replaced, never changed
 	former       []string   // of removed; likewise
 	apiTokens    []APIToken // by ID; replaced, never changed
+	audited      audit.Head
 }
 
 type userTree = cowtree.Tree[string, *User]
@@ -57,6 +59,9 @@ func (v *View) Time() time.Time {
 	}
 	return time.UnixMilli(v.now)
 }
+
+// AuditHead is how far the audit chain has come, the same on every node at the same position.
+func (v *View) AuditHead() audit.Head { return v.audited }
 
 // Founded tells whether there is a cluster.
 func (v *View) Founded() bool { return v.founded() }

@@ -77,7 +77,7 @@ func (w *localWriter) CreateToken(ctx context.Context, by rpc.Caller, req *v1.Cr
 		expires = now.Add(req.GetTtl().AsDuration()).Truncate(time.Millisecond)
 	}
 	kept, text := newAPIToken(req.GetName(), rpc.TokenRoles(req.GetRoles()), expires)
-	if _, err := w.node.proposer.Propose(ctx, fsm.Command{Origin: originOf(by), Op: fsm.PutAPIToken{Token: kept}}); err != nil {
+	if _, err := w.node.propose(ctx, fsm.Command{Origin: originOf(by), Op: fsm.PutAPIToken{Token: kept}}); err != nil {
 		return nil, err
 	}
 	res := &v1.CreateTokenResponse{Token: text, Id: kept.ID}
@@ -88,7 +88,7 @@ func (w *localWriter) CreateToken(ctx context.Context, by rpc.Caller, req *v1.Cr
 }
 
 func (w *localWriter) RevokeToken(ctx context.Context, by rpc.Caller, req *v1.RevokeTokenRequest) (*v1.RevokeTokenResponse, error) {
-	if _, err := w.node.proposer.Propose(ctx, fsm.Command{Origin: originOf(by), Op: fsm.RevokeAPIToken{ID: req.GetId()}}); err != nil {
+	if _, err := w.node.propose(ctx, fsm.Command{Origin: originOf(by), Op: fsm.RevokeAPIToken{ID: req.GetId()}}); err != nil {
 		return nil, err
 	}
 	return &v1.RevokeTokenResponse{}, nil

@@ -18,6 +18,7 @@ import (
 
 	"github.com/keyquorum/keyquorum/internal/certs"
 	"github.com/keyquorum/keyquorum/internal/seal"
+	"github.com/keyquorum/keyquorum/node/auditing"
 	"github.com/keyquorum/keyquorum/node/raftnet"
 	"github.com/keyquorum/keyquorum/rpc"
 )
@@ -76,6 +77,11 @@ type Config struct {
 	// catches up.
 	TrailingLogs uint64
 
+	// Audit keeps the audit records; nil to keep the newest 65536 in memory.
+	Audit auditing.Store
+	// AuditWarn has changes go on where the audit records cannot be written. Otherwise this node takes none as the leader.
+	AuditWarn bool
+
 	Keyring *seal.Keyring
 	Timing  Timing
 	// Wall is the node's wall clock; time.Now if nil. Mono is a clock that only runs forward, from any zero, and counts
@@ -100,6 +106,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Discovery == nil {
 		c.Discovery = nobody{}
+	}
+	if c.Audit == nil {
+		c.Audit = new(auditing.Memory)
 	}
 	if c.MaxConns == 0 {
 		c.MaxConns = 2048

@@ -210,7 +210,7 @@ func (n *Node) found(ctx context.Context, by rpc.Caller, settings fsm.Settings, 
 		found.Operator = new(fsm.APIToken)
 		*found.Operator, operator = newAPIToken("the first operator's, made with the cluster", []pki.Role{pki.Operator}, time.Time{})
 	}
-	_, err = n.proposer.Propose(ctx, fsm.Command{Origin: originOf(by), Op: found})
+	_, err = n.propose(ctx, fsm.Command{Origin: originOf(by), Op: found})
 	if err != nil {
 		return nil, fmt.Errorf("found the cluster: %w", err)
 	}

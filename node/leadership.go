@@ -70,7 +70,7 @@ func (n *Node) duties(ctx context.Context) {
 	defer context.AfterFunc(ctx, func() { n.leading.Store(false) })()
 	defer n.leading.Store(false)
 	rotator := rotation.New(rotation.Config{
-		View: n.fsm.View, Now: n.clock.Now, Propose: n.proposer.Propose, NewKey: n.cfg.Keyring.NewKey,
+		View: n.fsm.View, Now: n.clock.Now, Propose: n.propose, NewKey: n.cfg.Keyring.NewKey,
 		Origin: n.origin(), Observe: n.metrics.expired, Logger: n.log,
 	})
 	var duties errgroup.Group

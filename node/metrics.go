@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/node/auditing"
 	"github.com/keyquorum/keyquorum/node/revocation"
 )
 
@@ -162,4 +163,25 @@ func (p *perVoter) Collect(ch chan<- prometheus.Metric) {
 		}
 		ch <- prometheus.MustNewConstMetric(p.desc, prometheus.GaugeValue, value.Seconds(), name)
 	}
+}
+
+// auditMetrics registers what is told of the audit records.
+func (n *Node) auditMetrics() {
+	factory := promauto.With(n.cfg.Registry)
+	gauge := func(name, help string, of func(auditing.Health) float64) {
+		factory.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return of(n.trail.Health()) })
+	}
+	counter := func(name, help string, of func(auditing.Health) uint64) {
+		factory.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(of(n.trail.Health())) })
+	}
+	gauge("keyquorum_audit_head", "Number of the audit chain's last record, as this node has applied it.",
+		func(auditing.Health) float64 { return float64(n.fsm.View().AuditHead().Sequence) })
+	gauge("keyquorum_audit_stored", "Number of the last audit record in this node's files.", func(h auditing.Health) float64 { return float64(h.Head) })
+	gauge("keyquorum_audit_waiting", "Audit records that wait to be written.", func(h auditing.Health) float64 { return float64(h.Waiting) })
+	gauge("keyquorum_audit_missing", "Audit records that this node's files lack, and that it looks for at the others.", func(h auditing.Health) float64 { return float64(h.Missing) })
+	gauge("keyquorum_audit_failing", "1 while the audit file cannot be written.", func(h auditing.Health) float64 { return truth(h.Failing) })
+	counter("keyquorum_audit_written_total", "Audit records written as they came.", func(h auditing.Health) uint64 { return h.Written })
+	counter("keyquorum_audit_filled_total", "Audit records got from other nodes.", func(h auditing.Health) uint64 { return h.Filled })
+	counter("keyquorum_audit_dropped_total", "Audit records that came faster than they could be written.", func(h auditing.Health) uint64 { return h.Dropped })
+	counter("keyquorum_audit_failures_total", "Attempts to write audit records that failed.", func(h auditing.Health) uint64 { return h.Failures })
 }

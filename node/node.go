@@ -12,6 +12,7 @@ import (
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/certs"
+	"github.com/keyquorum/keyquorum/node/auditing"
 	"github.com/keyquorum/keyquorum/node/clock"
 	"github.com/keyquorum/keyquorum/node/freshness"
 	"github.com/keyquorum/keyquorum/node/membership"
@@ -45,6 +46,7 @@ type Node struct {
 	server    *http.Server
 	probes    *http.Server // nil where the server serves them
 	metrics   *metrics
+	trail     *auditing.Trail
 
 	challenges *challenges
 	// process tells this process from another that runs on a copy of its data directory.
@@ -61,6 +63,8 @@ type Node struct {
 	removed atomic.Bool
 	// draining is set once the node takes no more requests.
 	draining atomic.Bool
+	// closing is closed when the node begins to drain.
+	closing chan struct{}
 	// halted gets the error that ends the node.
 	halted chan error
 }
@@ -76,14 +80,15 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg:    cfg,
 		log:    cfg.Logger.With("node", cfg.Name),
-		halted: make(chan error, 1), turn: semaphore.NewWeighted(1), process: make([]byte, 16),
+		halted: make(chan error, 1), turn: semaphore.NewWeighted(1), closing: make(chan struct{}), process: make([]byte, 16),
 		self: fsm.Member{
 			ID: cfg.ID, Name: cfg.Name, Region: cfg.Region, Version: cfg.Version, Replica: cfg.Replica,
 			RPCAddress: cfg.RPCAddress, RaftAddress: cfg.RaftAddress, Format: fsm.Format,
 		},
 	}
 	_, _ = rand.Read(n.process) // never fails: crypto/rand
-	n.fsm = fsm.New(fsm.Config{OnHalt: n.halt})
+	n.trail = n.newTrail()
+	n.fsm = fsm.New(fsm.Config{OnHalt: n.halt, Audit: n.trail})
 	n.challenges = newChallenges(cfg.Mono)
 	n.peers = newPeers(cfg.Dial, cfg.Certs, n.rpcAddress)
 	if err := n.startRaft(); err != nil {
@@ -97,6 +102,7 @@ func New(cfg Config) (*Node, error) {
 // furnish makes the rooms that work over Raft. None of them starts anything by itself.
 func (n *Node) furnish() {
 	n.metrics = newMetrics(n)
+	n.auditMetrics()
 	n.clock = clock.New(clock.Config{
 		Self: n.cfg.ID, Wall: n.cfg.Wall, Mono: n.cfg.Mono,
 		Voters: n.voters, Measure: n.peers.clock, Logger: n.log,
@@ -106,7 +112,7 @@ func (n *Node) furnish() {
 	})
 	n.members = membership.New(membership.Config{
 		Self: raft.ServerID(n.cfg.ID), Raft: n.raft, View: n.fsm.View,
-		Propose: n.proposer.Propose, Await: n.proposer.Await, Applied: n.peers.applied, WhoIs: n.peers.whoIs,
+		Propose: n.propose, Await: n.proposer.Await, Applied: n.peers.applied, WhoIs: n.peers.whoIs,
 		Process: n.peers.process, Origin: n.origin(), Stable: n.cfg.Timing.Stable, Logger: n.log,
 	})
 	n.placement = placement.New(placement.Config{
@@ -123,7 +129,7 @@ func (n *Node) furnish() {
 	})
 	n.tokens = tokens.New(tokens.Config{
 		Node: n.cfg.Name, State: n.fsm.State, Freshness: n.freshness, Settle: n.settle, Keyring: n.cfg.Keyring,
-		Propose: n.proposer.Propose, Now: n.clock.Now, Last: n.clock.Last,
+		Propose: n.propose, Now: n.clock.Now, Last: n.clock.Last, Logger: n.log,
 	})
 	n.local = &localWriter{node: n}
 	front := rpc.Config{

@@ -67,7 +67,7 @@ func (n *Node) Standing(context.Context) (*peerv1.StandingResponse, error) {
 	founding := n.claiming.Load() || n.halfFounded() // before the view: it ends once the view has the cluster
 	return &peerv1.StandingResponse{
 		NodeId: n.cfg.ID, ClusterId: n.fsm.View().ClusterID(), Founding: founding, AppliedIndex: n.raft.AppliedIndex(),
-		Process: n.process,
+		Process: n.process, AuditFailing: n.trail.Failing() != nil,
 	}, nil
 }
 

@@ -20,8 +20,8 @@ func (n *Node) fitToLead(ctx context.Context, m fsm.Member) bool {
 		return false
 	}
 	commit := n.raft.CommitIndex()
-	applied, err := n.peers.applied(ctx, m)
-	return err == nil && applied+lag >= commit
+	standing, err := n.peers.standing(ctx, m.RPCAddress)
+	return err == nil && standing.GetNodeId() == m.ID && !standing.GetAuditFailing() && standing.GetAppliedIndex()+lag >= commit
 }
 
 // rightClock tells whether a voter's clock was measured lately and found right.

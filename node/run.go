@@ -38,6 +38,8 @@ func (n *Node) Run(ctx context.Context) error {
 	start("ticks", n.ticks.Run)
 	start("freshness", n.freshness.Run)
 	start("revocation", n.revoked.Run)
+	start("audit", n.trail.Run)
+	start("audit failure", n.watchAudit)
 
 	var log errgroup.Group // outlives the rooms: they propose until they are done
 	proposing, stopProposing := context.WithCancel(context.WithoutCancel(ctx))
@@ -118,6 +120,7 @@ func (n *Node) serve(server *http.Server, listener net.Listener, stop context.Ca
 // be trusted with the first, nor with waiting for the second.
 func (n *Node) drain(ctx context.Context, halted error) {
 	n.draining.Store(true)
+	close(n.closing)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Drain)
 	defer cancel()
 	if halted == nil && n.raft.State() == raft.Leader && len(n.voters()) > 1 {

@@ -158,7 +158,7 @@ func (w *localWriter) TransferLeadership(ctx context.Context, _ rpc.Caller, req 
 }
 
 func (w *localWriter) UpdateSettings(ctx context.Context, by rpc.Caller, req *v1.UpdateSettingsRequest) (*v1.UpdateSettingsResponse, error) {
-	res, err := w.node.proposer.Propose(ctx, fsm.Command{Origin: originOf(by), Op: rpc.SettingsChange(req.GetSettings())})
+	res, err := w.node.propose(ctx, fsm.Command{Origin: originOf(by), Op: rpc.SettingsChange(req.GetSettings())})
 	if err != nil {
 		return nil, ofSettings(err)
 	}

@@ -44,18 +44,23 @@ var allowed = map[string][]pki.Role{
 	keyquorumv1connect.ClusterServiceGetSettingsProcedure:        {pki.Operator},
 	keyquorumv1connect.ClusterServiceUpdateSettingsProcedure:     {pki.Operator},
 
+	keyquorumv1connect.AuditServiceListProcedure:  {pki.Auditor},
+	keyquorumv1connect.AuditServiceWatchProcedure: {pki.Auditor},
+	keyquorumv1connect.AuditServiceHeadProcedure:  {pki.Auditor},
+
 	keyquorumv1connect.AccessServiceCreateTokenProcedure: {pki.Operator},
 	keyquorumv1connect.AccessServiceListTokensProcedure:  {pki.Operator},
 	keyquorumv1connect.AccessServiceRevokeTokenProcedure: {pki.Operator},
 
-	peerv1connect.PeerServiceForwardProcedure:   {pki.Node},
-	peerv1connect.PeerServiceClockProcedure:     {pki.Node},
-	peerv1connect.PeerServiceStandingProcedure:  {pki.Node},
-	peerv1connect.PeerServiceTickProcedure:      {pki.Node},
-	peerv1connect.PeerServiceAppliedProcedure:   {pki.Node},
-	peerv1connect.PeerServiceChallengeProcedure: {pki.Node},
-	peerv1connect.PeerServiceJoinProcedure:      {pki.Node},
-	peerv1connect.PeerServiceLeaveProcedure:     {pki.Node},
+	peerv1connect.PeerServiceForwardProcedure:      {pki.Node},
+	peerv1connect.PeerServiceClockProcedure:        {pki.Node},
+	peerv1connect.PeerServiceStandingProcedure:     {pki.Node},
+	peerv1connect.PeerServiceTickProcedure:         {pki.Node},
+	peerv1connect.PeerServiceAppliedProcedure:      {pki.Node},
+	peerv1connect.PeerServiceChallengeProcedure:    {pki.Node},
+	peerv1connect.PeerServiceJoinProcedure:         {pki.Node},
+	peerv1connect.PeerServiceLeaveProcedure:        {pki.Node},
+	peerv1connect.PeerServiceAuditRecordsProcedure: {pki.Node},
 }
 
 // metricsPath is where metrics are served, and metricsRoles who may read them where that is beside the RPCs.

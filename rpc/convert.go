@@ -36,7 +36,7 @@ func SettingsMessage(s fsm.Settings) *v1.Settings {
 		Mode: mode, ForgetAfter: durationpb.New(s.ForgetAfter), Issuer: &s.Issuer, MinTtl: durationpb.New(s.MinTTL),
 		DefaultTtl: durationpb.New(s.DefaultTTL), MaxTtl: durationpb.New(s.MaxTTL),
 		MaxRetiringKeys: &retiring, WantedVoters: &voters, LeaderRegion: &s.LeaderRegion,
-		MaxStaleness: durationpb.New(s.MaxStaleness),
+		MaxStaleness: durationpb.New(s.MaxStaleness), AuditIssued: &s.AuditIssued,
 	}
 }
 
@@ -64,7 +64,7 @@ func SettingsChange(m *v1.Settings) fsm.UpdateSettings {
 	case v1.Settings_UNSPECIFIED: // stays as it is
 	}
 	if m != nil {
-		c.Issuer, c.LeaderRegion = m.Issuer, m.LeaderRegion
+		c.Issuer, c.LeaderRegion, c.AuditIssued = m.Issuer, m.LeaderRegion, m.AuditIssued
 	}
 	if m != nil && m.MaxRetiringKeys != nil {
 		c.MaxRetiring = new(int(m.GetMaxRetiringKeys()))

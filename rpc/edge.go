@@ -42,6 +42,8 @@ type route struct {
 	body  int64
 	room  *room
 	turns turns
+	// stream tells that there is a stream of answers.
+	stream bool
 }
 
 func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits, who access) *edge {
@@ -54,9 +56,10 @@ func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits, who
 		peers    = newRoom("peer", limits.Peers)
 		ticks    = newRoom("tick", limits.Peers)
 		applied  = newRoom("applied", limits.Peers)
+		watches  = newRoom("watch", limits.Watches)
 		few      = make(turns, limits.Turns)
 	)
-	numbered(reads, writes, endings, bulk, forwards, peers, ticks, applied)
+	numbered(reads, writes, endings, bulk, watches, forwards, peers, ticks, applied)
 	routes := make(map[string]route)
 	for _, p := range procedures() {
 		switch {
@@ -70,7 +73,9 @@ func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits, who
 			routes[p] = route{body: maxPeerBody, room: peers}
 		case p == keyquorumv1connect.TokenServiceVerifyBatchProcedure:
 			routes[p] = route{body: maxBatchBody, room: bulk, turns: few}
-		case p == keyquorumv1connect.KeyServiceListProcedure, p == keyquorumv1connect.AccessServiceListTokensProcedure:
+		case streaming[p]:
+			routes[p] = route{body: maxBody, room: watches, stream: true}
+		case p == keyquorumv1connect.KeyServiceListProcedure, p == keyquorumv1connect.AuditServiceListProcedure, p == keyquorumv1connect.AccessServiceListTokensProcedure:
 			routes[p] = route{body: maxBody, room: bulk, turns: few}
 		case p == keyquorumv1connect.KeyServiceRevokeProcedure, p == keyquorumv1connect.KeyServiceDeleteProcedure:
 			routes[p] = route{body: maxBody, room: endings}
@@ -81,7 +86,8 @@ func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits, who
 		}
 	}
 	return &edge{
-		next: next, access: who, callers: callers{rate: int64(limits.CallerRate), most: int64(limits.CallerRequests)}, log: log, metrics: m, errors: connect.NewErrorWriter(), routes: routes, nowhere: route{room: reads},
+		next: next, access: who, log: log, metrics: m, errors: connect.NewErrorWriter(), routes: routes, nowhere: route{room: reads},
+		callers:  callers{rate: int64(limits.CallerRate), most: int64(limits.CallerRequests)},
 		refusals: newRoom("refused", maxRefusals),
 	}
 }
@@ -110,7 +116,10 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.metrics.inFlight.Inc()
 	defer e.metrics.inFlight.Dec()
 	if known && r.Method == http.MethodPost { // to others, connect answers 405 with what is allowed
-		if err := receive(r, to.body); err != nil {
+		if to.stream {
+			c.writer = w
+		}
+		if err := receive(r, to.body, to.stream); err != nil {
 			e.refuse(w, r, c, err)
 			return
 		}

@@ -41,6 +41,7 @@ var sentinels = []struct {
 	{is: fault.ErrNotFounded, code: connect.CodeUnavailable},
 	{is: fault.ErrRemoved, code: connect.CodeUnavailable},
 	{is: fault.ErrTwin, code: connect.CodeUnavailable},
+	{is: fault.ErrAudit, code: connect.CodeUnavailable},
 	{is: fault.ErrShuttingDown, code: connect.CodeUnavailable},
 	{is: fault.ErrFormat, code: connect.CodeUnavailable},
 	{is: fault.ErrHalted, code: connect.CodeUnavailable},

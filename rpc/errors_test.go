@@ -42,6 +42,7 @@ var mapping = []struct {
 	{name: "ErrClockOff", err: fault.ErrClockOff, code: connect.CodeUnavailable},
 	{name: "ErrNotFounded", err: fault.ErrNotFounded, code: connect.CodeUnavailable},
 	{name: "ErrOverloaded", err: fault.ErrOverloaded, code: connect.CodeUnavailable},
+	{name: "ErrAudit", err: fault.ErrAudit, code: connect.CodeUnavailable},
 	{name: "ErrShuttingDown", err: fault.ErrShuttingDown, code: connect.CodeUnavailable},
 	{name: "ErrFormat", err: fault.ErrFormat, code: connect.CodeUnavailable},
 	{name: "ErrHalted", err: fault.ErrHalted, code: connect.CodeUnavailable},

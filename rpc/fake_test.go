@@ -176,6 +176,26 @@ func (n *fakeNode) Leave(ctx context.Context, req *peerv1.LeaveRequest) (*peerv1
 	return give(ctx, n, rpc.Caller{}, req, &peerv1.LeaveResponse{})
 }
 
+func (n *fakeNode) AuditRecords(ctx context.Context, req *peerv1.AuditRecordsRequest) (*peerv1.AuditRecordsResponse, error) {
+	return give(ctx, n, rpc.Caller{}, req, &peerv1.AuditRecordsResponse{})
+}
+
+func (n *fakeNode) AuditList(ctx context.Context, req *v1.AuditServiceListRequest) (*v1.AuditServiceListResponse, error) {
+	return give(ctx, n, rpc.Caller{}, req, &v1.AuditServiceListResponse{})
+}
+
+func (n *fakeNode) AuditHead(ctx context.Context) (*v1.AuditServiceHeadResponse, error) {
+	return give(ctx, n, rpc.Caller{}, &v1.AuditServiceHeadRequest{}, &v1.AuditServiceHeadResponse{Sequence: 7})
+}
+
+func (n *fakeNode) AuditWatch(ctx context.Context, req *v1.AuditServiceWatchRequest, send func(*v1.AuditServiceWatchResponse) error) error {
+	res, err := give(ctx, n, rpc.Caller{}, req, &v1.AuditServiceWatchResponse{PreviousHash: "h"})
+	if err != nil {
+		return err
+	}
+	return send(res)
+}
+
 func (n *fakeNode) Init(ctx context.Context, by rpc.Caller, req *v1.InitRequest) (*v1.InitResponse, error) {
 	return give(ctx, n, by, req, &v1.InitResponse{ClusterId: "c"})
 }

@@ -33,6 +33,7 @@ func NewHandler(cfg Config) http.Handler {
 	services.Handle(keyquorumv1connect.NewKeyServiceHandler(keyService{cfg.Node}, opts))
 	services.Handle(keyquorumv1connect.NewClusterServiceHandler(clusterService{cfg.Node}, opts))
 	services.Handle(keyquorumv1connect.NewAccessServiceHandler(accessService{cfg.Node}, opts))
+	services.Handle(keyquorumv1connect.NewAuditServiceHandler(auditService{cfg.Node}, opts))
 	services.Handle(peerv1connect.NewPeerServiceHandler(peerService{cfg.Node}, opts))
 	mux := http.NewServeMux()
 	if !cfg.OmitProbes {
@@ -54,7 +55,7 @@ func options(g *guard) connect.HandlerOption {
 		connect.WithCodec(deferring{binaryCodec{}}),
 		connect.WithCompression("gzip", nil, nil),
 		connect.WithIdempotency(connect.IdempotencyUnknown),
-		connect.WithInterceptors(connect.UnaryInterceptorFunc(g.wrap)),
+		connect.WithInterceptors(guarded{g}),
 	)
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/keyquorum/keyquorum/internal/fault"
 )
 
-func (g *guard) logDone(ctx context.Context, req connect.AnyRequest, c *call, took time.Duration, reason string) {
+func (g *guard) logDone(ctx context.Context, req told, c *call, took time.Duration, reason string) {
 	if !g.log.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
@@ -25,7 +25,7 @@ func (g *guard) logDone(ctx context.Context, req connect.AnyRequest, c *call, to
 	g.log.LogAttrs(ctx, slog.LevelDebug, "request", attrs...)
 }
 
-func (g *guard) logFailure(ctx context.Context, req connect.AnyRequest, c *call, took time.Duration, wire *connect.Error, cause error) {
+func (g *guard) logFailure(ctx context.Context, req told, c *call, took time.Duration, wire *connect.Error, cause error) {
 	level := levelOf(wire.Code(), isPeer(req.Spec().Procedure))
 	if level == slog.LevelWarn && !g.warnings.allow() {
 		level = slog.LevelDebug
@@ -63,7 +63,7 @@ func (p *perSecond) allow() bool {
 	return p.counted.Add(1) <= p.most
 }
 
-func attributes(req connect.AnyRequest, c *call, took time.Duration, code string) []slog.Attr {
+func attributes(req told, c *call, took time.Duration, code string) []slog.Attr {
 	return append(make([]slog.Attr, 0, 8),
 		slog.String("procedure", req.Spec().Procedure),
 		slog.String("code", code),

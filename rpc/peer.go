@@ -109,3 +109,7 @@ func (s peerService) Join(ctx context.Context, req *connect.Request[peerv1.JoinR
 func (s peerService) Leave(ctx context.Context, req *connect.Request[peerv1.LeaveRequest]) (*connect.Response[peerv1.LeaveResponse], error) {
 	return answer(ctx, req, checkLeave, s.node.Leave)
 }
+
+func (s peerService) AuditRecords(ctx context.Context, req *connect.Request[peerv1.AuditRecordsRequest]) (*connect.Response[peerv1.AuditRecordsResponse], error) {
+	return answer(ctx, req, unchecked, s.node.AuditRecords)
+}

@@ -15,8 +15,8 @@ import (
 func methods() []protoreflect.MethodDescriptor {
 	var all []protoreflect.MethodDescriptor
 	for _, file := range []protoreflect.FileDescriptor{
-		v1.File_keyquorum_v1_token_proto, v1.File_keyquorum_v1_key_proto, v1.File_keyquorum_v1_cluster_proto, v1.File_keyquorum_v1_access_proto,
-		peerv1.File_keyquorum_peer_v1_peer_proto,
+		v1.File_keyquorum_v1_token_proto, v1.File_keyquorum_v1_key_proto, v1.File_keyquorum_v1_cluster_proto,
+		v1.File_keyquorum_v1_access_proto, v1.File_keyquorum_v1_audit_proto, peerv1.File_keyquorum_peer_v1_peer_proto,
 	} {
 		for s := range file.Services().Len() {
 			service := file.Services().Get(s)
@@ -36,6 +36,15 @@ func procedures() []string {
 	}
 	return all
 }
+
+// streaming has the procedures with a stream of answers.
+var streaming = func() map[string]bool {
+	streams := make(map[string]bool)
+	for _, m := range methods() {
+		streams[procedureOf(m)] = m.IsStreamingServer()
+	}
+	return streams
+}()
 
 func procedureOf(m protoreflect.MethodDescriptor) string {
 	return "/" + string(m.Parent().FullName()) + "/" + string(m.Name())

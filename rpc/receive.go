@@ -18,21 +18,22 @@ import (
 var (
 	errContentType = errors.New(
 		"Content-Type: send application/json, application/proto or application/grpc (curl: -H 'Content-Type: application/json')")
-	errVersion  = errors.New(`Connect-Protocol-Version: must be "1", or left out`)
-	errEnvelope = errors.New("the body is not one uncompressed gRPC message")
-	errLate     = errors.New("the body did not come in time")
-	errCutShort = errors.New("the body ended before it was complete")
+	errStreamType = errors.New("Content-Type: this is a stream: send application/connect+json, application/connect+proto or application/grpc")
+	errVersion    = errors.New(`Connect-Protocol-Version: must be "1", or left out`)
+	errEnvelope   = errors.New("the body is not one uncompressed message in its envelope")
+	errLate       = errors.New("the body did not come in time")
+	errCutShort   = errors.New("the body ended before it was complete")
 )
 
 // receive reads a request's body, up to most bytes, and refuses whatever connect would refuse before it asks an
 // interceptor: connect's answer would not have the request's id. Nothing of the request is worked on before all of it is
 // here, so one that trickles in holds no more than its bytes.
-func receive(r *http.Request, most int64) *connect.Error {
-	if err := unacceptable(r); err != nil {
+func receive(r *http.Request, most int64, stream bool) *connect.Error {
+	if err := unacceptable(r, stream); err != nil {
 		return err
 	}
-	grpc, room := isGRPC(r), most
-	if grpc {
+	enveloped, room := isGRPC(r) || stream, most
+	if enveloped {
 		room += envelope
 	}
 	if r.ContentLength > room {
@@ -47,7 +48,7 @@ func receive(r *http.Request, most int64) *connect.Error {
 		return connect.NewError(connect.CodeDeadlineExceeded, errLate)
 	case err != nil:
 		return connect.NewError(connect.CodeInvalidArgument, errCutShort)
-	case grpc && !isEnveloped(body.Bytes()):
+	case enveloped && !isEnveloped(body.Bytes()):
 		return connect.NewError(connect.CodeInvalidArgument, errEnvelope)
 	}
 	r.Body = io.NopCloser(body)
@@ -59,14 +60,14 @@ func tooLarge(most int64) *connect.Error {
 }
 
 // unacceptable says why a request cannot be read, by its headers alone.
-func unacceptable(r *http.Request) *connect.Error {
-	for _, header := range []string{"Content-Encoding", "Grpc-Encoding"} {
+func unacceptable(r *http.Request, stream bool) *connect.Error {
+	for _, header := range []string{"Content-Encoding", "Grpc-Encoding", "Connect-Content-Encoding"} {
 		if encoding := r.Header.Get(header); encoding != "" && encoding != "identity" {
 			return connect.NewError(connect.CodeUnimplemented, fmt.Errorf("%s: send the request uncompressed", header))
 		}
 	}
-	if !acceptable(r.Header.Get("Content-Type")) {
-		return connect.NewError(connect.CodeInvalidArgument, errContentType)
+	if err := contentType(r, stream); err != nil {
+		return connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	header, form := "Connect-Timeout-Ms", connectTimeout
 	if isGRPC(r) {
@@ -85,6 +86,19 @@ var (
 	connectTimeout = regexp.MustCompile(`^[0-9]{1,10}$`)
 	grpcTimeout    = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
 )
+
+// contentType refuses what has no answer in the form that is asked for: connect has one for streams, and one for the rest.
+func contentType(r *http.Request, stream bool) error {
+	kind := strings.ToLower(r.Header.Get("Content-Type"))
+	switch {
+	case !stream && !acceptable(r.Header.Get("Content-Type")):
+		return errContentType
+	case stream && !isGRPC(r) && kind != "application/connect+json" && kind != "application/connect+proto",
+		stream && isGRPC(r) && !acceptable(kind):
+		return errStreamType
+	}
+	return nil
+}
 
 func acceptable(contentType string) bool {
 	switch contentType {

@@ -19,6 +19,8 @@ type call struct {
 	who *identity
 	// reached tells that the interceptor had it: whatever became of it is logged and counted there.
 	reached bool
+	// writer is where a stream's limits on time are set; nil where the request has one answer.
+	writer http.ResponseWriter
 }
 
 type callKey struct{}

@@ -22,6 +22,8 @@ type Limits struct {
 	Bulk int
 	// Turns are those of Bulk that are carried out at a time, while the others wait; 8. They take the most memory.
 	Turns int
+	// Watches are streams of audit records; 64.
+	Watches int
 	// Forwards are writes that other nodes pass on; 1024.
 	Forwards int
 	// Peers are what else nodes ask of each other; 256. Ticks and Applied, which freshness and revocation hang on, have
@@ -34,7 +36,7 @@ type Limits struct {
 }
 
 func (l Limits) validate() error {
-	if min(l.Reads, l.Writes, l.Revocations, l.Bulk, l.Turns, l.Forwards, l.Peers, l.CallerRate, l.CallerRequests) < 0 {
+	if min(l.Reads, l.Writes, l.Revocations, l.Bulk, l.Turns, l.Watches, l.Forwards, l.Peers, l.CallerRate, l.CallerRequests) < 0 {
 		return errors.New("rpc: Config.Limits must not be negative")
 	}
 	return nil
@@ -51,6 +53,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Revocations, 512)
 	set(&l.Bulk, 64)
 	set(&l.Turns, 8)
+	set(&l.Watches, 64)
 	set(&l.Forwards, 1024)
 	set(&l.Peers, 256)
 	return l
@@ -72,7 +75,7 @@ type room struct {
 func newRoom(kind string, most int) *room { return &room{kind: kind, most: int64(most)} }
 
 // roomKinds is how many kinds of requests there are.
-const roomKinds = 8
+const roomKinds = 9
 
 // numbered gives each room its index.
 func numbered(rooms ...*room) {

@@ -61,6 +61,8 @@ type Peers interface {
 	Challenge(context.Context) (*peerv1.ChallengeResponse, error)
 	Join(context.Context, *peerv1.JoinRequest) (*peerv1.JoinResponse, error)
 	Leave(context.Context, *peerv1.LeaveRequest) (*peerv1.LeaveResponse, error)
+	// AuditRecords gives audit records that this node keeps.
+	AuditRecords(context.Context, *peerv1.AuditRecordsRequest) (*peerv1.AuditRecordsResponse, error)
 }
 
 // Bearer is whom an API token stands for.
@@ -74,6 +76,7 @@ type Node interface {
 	Writer
 	Reader
 	Peers
+	Auditor
 	// Bearer finds whom an API token stands for. The error wraps fault.ErrUnauthenticated where it is none, or one no
 	// longer; it never quotes the token.
 	Bearer(ctx context.Context, token string) (Bearer, error)

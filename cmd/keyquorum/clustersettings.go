@@ -24,12 +24,29 @@ type settingFlags struct {
 	MaxRetiringKeys *count         `percall:"" placeholder:"64" help:"Retiring keys that a user can hold."`
 	WantedVoters    *count         `percall:"" placeholder:"5" help:"Voters that the cluster grows to; odd."`
 	LeaderRegion    *string        `percall:"" placeholder:"NAME" help:"Where the leader should be, as long as a voter there can lead; empty for anywhere, which is the default."`
+	AuditIssued     *string        `percall:"" placeholder:"true" help:"Whether each issued token is put on record in the audit chain: true, which is the default, or false."`
 	MaxStaleness    *time.Duration `percall:"" placeholder:"5s" help:"How old the state can be that a node verifies on; set when the cluster is founded, and never changed."`
 }
 
 func (f *settingFlags) check() []string {
+	var faults []string
 	if f.Mode != nil && f.mode() == v1.Settings_UNSPECIFIED {
-		return []string{"--mode: " + quoted(*f.Mode) + " is neither overlap nor strict"}
+		faults = append(faults, "--mode: "+quoted(*f.Mode)+" is neither overlap nor strict")
+	}
+	if f.AuditIssued != nil && f.auditIssued() == nil {
+		faults = append(faults, "--audit-issued: "+quoted(*f.AuditIssued)+" is neither true nor false")
+	}
+	return faults
+}
+
+// auditIssued is nil where nothing, or nothing that makes sense, was given.
+func (f *settingFlags) auditIssued() *bool {
+	if f.AuditIssued == nil {
+		return nil
+	}
+	switch *f.AuditIssued {
+	case "true", "false":
+		return new(*f.AuditIssued == "true")
 	}
 	return nil
 }
@@ -48,7 +65,7 @@ func (f *settingFlags) message() *v1.Settings {
 		DefaultTtl: wireDuration(f.DefaultTTL), MinTtl: wireDuration(f.MinTTL), MaxTtl: wireDuration(f.MaxTTL),
 		ForgetAfter:     wireDuration(f.ForgetAfter),
 		MaxRetiringKeys: wireCount(f.MaxRetiringKeys), WantedVoters: wireCount(f.WantedVoters),
-		LeaderRegion: f.LeaderRegion, MaxStaleness: wireDuration(f.MaxStaleness),
+		LeaderRegion: f.LeaderRegion, MaxStaleness: wireDuration(f.MaxStaleness), AuditIssued: f.auditIssued(),
 	}
 }
 
@@ -151,6 +168,7 @@ func printSettings(p *printer, m *v1.Settings) {
 	}
 	list.add("leader-region", region)
 	list.add("max-staleness", plainDuration(m.GetMaxStaleness()))
+	list.add("audit-issued", strconv.FormatBool(m.GetAuditIssued()))
 	p.fields(list)
 }
 

@@ -40,6 +40,7 @@ var commands = []command{
 	{"keys", groupKeys, "Show users' keys; never their material.", func() any { return &keysCommand{} }},
 	{"cluster", groupCluster, "Found, see and change the cluster.", func() any { return &clusterCommand{} }},
 	{"api-token", groupCluster, "Make, list and revoke the API tokens of callers without a certificate.", func() any { return &apiTokenCommand{} }},
+	{"audit", groupCluster, "Follow the record of all changes, and check a node's files against it.", func() any { return &auditCommand{} }},
 	{"keyring", groupCluster, "Make the master keyring.", func() any { return &keyringCommand{} }},
 	{"ca", groupCluster, "Make a small certificate authority, and certificates of nodes and clients.", func() any { return &caCommand{} }},
 	{"health", groupCluster, "Ask a node whether it can serve.", func() any { return &healthCommand{} }},

@@ -45,7 +45,7 @@ func usagef(format string, args ...any) error {
 // must not be told so by a node that broke, or by an address that is none of the cluster's.
 var unsettled = []error{
 	client.ErrUnavailable, client.ErrDeadlineExceeded, client.ErrOutcomeUnknown, client.ErrCanceled,
-	client.ErrUnimplemented, client.ErrInternal, errNonsense, errUnwritten, context.Canceled, context.DeadlineExceeded,
+	client.ErrUnimplemented, client.ErrInternal, errNonsense, errNoMajority, errUnwritten, context.Canceled, context.DeadlineExceeded,
 }
 
 func exitCode(err error) int {
@@ -91,7 +91,7 @@ func report(p *printer, command string, err error) {
 	var usage *usageError
 	var failed *client.Error
 	switch {
-	case err == nil || errors.Is(err, errInvalidToken) || errors.Is(err, errUnhealthy):
+	case err == nil || errors.Is(err, errInvalidToken) || errors.Is(err, errUnhealthy) || errors.Is(err, errBadAudit):
 	case errors.As(err, &usage):
 		reportUsage(p, command, usage)
 	case errors.As(err, &failed):

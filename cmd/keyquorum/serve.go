@@ -38,8 +38,11 @@ type serveCommand struct {
 	SnapshotInterval  time.Duration `default:"2m" placeholder:"2m" help:"How often to look, within up to twice that, whether a snapshot is due. Default: 2m."`
 	TrailingLogs      count         `default:"32768" placeholder:"32768" help:"Log entries kept behind a snapshot, for members that are a little behind. Default: 32768."`
 
-	CallerRate     count `placeholder:"N" help:"How many requests each known caller may send in a second, members aside. Default: any number."`
-	CallerRequests count `placeholder:"N" help:"How many requests of each kind a known caller can have at a time, members aside. Default: three quarters of the node's own bound."`
+	CallerRate     count        `placeholder:"N" help:"How many requests each known caller may send in a second, members aside. Default: any number."`
+	CallerRequests count        `placeholder:"N" help:"How many requests of each kind a known caller can have at a time, members aside. Default: three quarters of the node's own bound."`
+	AuditMaxSize   size         `default:"64MiB" placeholder:"64MiB" help:"How large an audit file grows before a new one is begun. Default: 64MiB."`
+	AuditKeep      count        `default:"0" placeholder:"0" help:"Audit files that are kept, the oldest go first; 0 for all, which is the default."`
+	AuditFailure   auditFailure `default:"block" placeholder:"block" help:"What to do while the audit file cannot be written: block (as the leader, change nothing) or warn (go on, and get the records from other nodes later). Default: block."`
 
 	LogLevel  logLevel  `default:"info" placeholder:"info" help:"debug, info, warn or error. Default: info."`
 	LogFormat logFormat `default:"text" placeholder:"text" help:"text or json. Default: text."`
@@ -114,6 +117,9 @@ func (c *serveCommand) check() (faults []string) {
 	if c.SnapshotInterval < time.Second {
 		fault("snapshot-interval", "must not be shorter than 1s")
 	}
+	if c.AuditMaxSize < 64<<10 {
+		fault("audit-max-size", "must not be less than 64KiB")
+	}
 	return append(faults, c.checkTLS()...)
 }
 
@@ -162,7 +168,9 @@ func (c *serveCommand) config(keyring *seal.Keyring, secure *certs.Source, log *
 		ProbeListen: string(c.ProbeListen), Advertise: c.Advertise, Seeds: c.Join,
 		SnapshotThreshold: uint64(c.SnapshotThreshold), SnapshotInterval: c.SnapshotInterval,
 		TrailingLogs: uint64(c.TrailingLogs), MaxConns: conns,
-		CallerRate: int(c.CallerRate), CallerRequests: int(c.CallerRequests), Timing: c.Timing.of(), Logger: log,
+		CallerRate: int(c.CallerRate), CallerRequests: int(c.CallerRequests),
+		AuditMaxSize: int64(c.AuditMaxSize), AuditKeep: int(c.AuditKeep), AuditWarn: c.AuditFailure == warnOnly,
+		Timing: c.Timing.of(), Logger: log,
 	}
 }
 

@@ -38,6 +38,8 @@ func (s *settings) mappers() kong.Option {
 			mapper(s, parseHostPort),
 			mapper(s, parseHostPorts),
 			mapper(s, parseTiming),
+			mapper(s, parseSize),
+			mapper(s, parseAuditFailure),
 			mapper(s, parseLogLevel),
 			mapper(s, parseLogFormat),
 			mapper(s, parseConsistency),

@@ -36,6 +36,7 @@ const (
 	lockFile     = "lock"
 	identityFile = "node.json"
 	storeFile    = "raft.db"
+	auditDir     = "audit"
 	snapshotsDir = "snapshots" // raft.FileSnapshotStore gives this name
 )
 
@@ -201,6 +202,9 @@ func (d *Dir) Path() string { return d.path }
 
 // RaftDB gives the path of the store for Raft's log, term and vote.
 func (d *Dir) RaftDB() string { return d.file(storeFile) }
+
+// Audit gives the path of the folder for audit files.
+func (d *Dir) Audit() string { return d.file(auditDir) }
 
 func (d *Dir) file(name string) string { return filepath.Join(d.path, name) }
 

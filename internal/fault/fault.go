@@ -31,6 +31,8 @@ var (
 	ErrTwin = errors.New("another process runs under this node's identity: if its data directory was copied, stop one of the two for good and empty that one's directory")
 	// ErrOverloaded says that a bounded queue of the node is full.
 	ErrOverloaded = errors.New("this node is overloaded")
+	// ErrAudit says that the leader's audit file cannot be written, so that it changes nothing that would leave no record.
+	ErrAudit = errors.New("the leader's audit file cannot be written")
 	// ErrShuttingDown says that the node takes no more requests.
 	ErrShuttingDown = errors.New("this node is shutting down")
 	// ErrFormat says that a member cannot read the entry that the request needs.

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/keyquorum/keyquorum/internal/auditfile"
 	"github.com/keyquorum/keyquorum/internal/boltstore"
 	"github.com/keyquorum/keyquorum/internal/certs"
 	"github.com/keyquorum/keyquorum/internal/datadir"
@@ -44,6 +45,11 @@ type Config struct {
 	SnapshotThreshold, TrailingLogs uint64
 	// SnapshotInterval is the node's; its default if zero.
 	SnapshotInterval time.Duration
+	// AuditMaxSize is the size past which a new audit file is begun, 64 MiB if zero; AuditKeep is the number that is kept,
+	// all if zero. AuditWarn is the node's.
+	AuditMaxSize int64
+	AuditKeep    int
+	AuditWarn    bool
 	// MaxConns is the node's; its default if zero.
 	MaxConns int
 	// CallerRate and CallerRequests are those of rpc.Limits; its defaults if zero.
@@ -154,7 +160,20 @@ func (m *Member) openDisk(cfg Config, conf *node.Config, registry *prometheus.Re
 	if err := datadir.Check(store, snapshots); err != nil {
 		return err
 	}
+	if err := m.openAudit(cfg, conf, dir.Audit()); err != nil {
+		return err
+	}
 	conf.ID, conf.Logs, conf.Stable, conf.Snapshots = dir.ID(), store, store, snapshots
+	return nil
+}
+
+func (m *Member) openAudit(cfg Config, conf *node.Config, path string) error {
+	store, err := auditfile.Open(path, auditfile.Options{MaxSize: cfg.AuditMaxSize, Keep: cfg.AuditKeep, Logger: cfg.Logger})
+	if err != nil {
+		return err
+	}
+	m.later(store.Close)
+	conf.Audit, conf.AuditWarn = store, cfg.AuditWarn
 	return nil
 }
 

@@ -107,3 +107,17 @@ func verified(f form, p payload) Verified {
 		payload:   f.payload,
 	}
 }
+
+// ClaimedSubject gives the subject that raw names, which has a subject's form and is proved by nothing; empty if raw has
+// not got a token's form.
+func ClaimedSubject(raw string) string {
+	f, ok := split(raw)
+	if !ok {
+		return ""
+	}
+	p, ok := readPayload(f.payload)
+	if !ok {
+		return ""
+	}
+	return p.subject
+}

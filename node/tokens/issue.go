@@ -30,7 +30,7 @@ func (s *Service) Issue(ctx context.Context, origin fsm.Origin, req *v1.IssueReq
 	if err := token.CheckSize(view.Settings().Issuer, spec.Subject, spec.Audience, spec.Claims); err != nil {
 		return nil, err // before anything is recorded
 	}
-	res, err := s.record(ctx, origin, fsm.Issue{Subject: req.GetSubject(), TTL: req.GetTtl().AsDuration()})
+	res, err := s.record(ctx, origin, fsm.Issue{Subject: req.GetSubject(), TTL: req.GetTtl().AsDuration(), TokenID: spec.ID})
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ package tokens
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/keyquorum/keyquorum/fsm"
@@ -43,6 +44,8 @@ type Config struct {
 	// MaxWaiters bounds the requests that wait for a round because a token is ahead of the state, and apart from them those
 	// whose level asks for one: tokens may be forged, and must not stand in the way of these. 1024 if zero.
 	MaxWaiters int
+	// Logger is told of some tokens that were refused; nil for nobody.
+	Logger *slog.Logger
 }
 
 // Service issues and verifies. Its methods are safe for concurrent use.
@@ -51,7 +54,8 @@ type Service struct {
 	// ahead and urgent hold a place for each request that waits for a round.
 	ahead, urgent chan struct{}
 	// ending holds a place for each revocation under way.
-	ending chan struct{}
+	ending   chan struct{}
+	refusals refusals
 }
 
 // maxEnding bounds the revocations under way at the leader: they can wait long, and leave room for other writes.
@@ -64,6 +68,6 @@ func New(cfg Config) *Service {
 	}
 	return &Service{
 		cfg: cfg, ahead: make(chan struct{}, cfg.MaxWaiters), urgent: make(chan struct{}, cfg.MaxWaiters),
-		ending: make(chan struct{}, maxEnding),
+		ending: make(chan struct{}, maxEnding), refusals: refusals{log: cfg.Logger},
 	}
 }

@@ -85,6 +85,9 @@ func (s *Service) judgeAll(ctx context.Context, from reading, tokens []string, q
 			return false, err
 		default:
 			verdicts[i] = s.answer(from, q, verified, reason)
+			if reason != token.None {
+				s.refusals.tell(ctx, raw, reason)
+			}
 		}
 	}
 	return ahead, nil

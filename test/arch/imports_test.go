@@ -16,9 +16,9 @@ type layer struct {
 }
 
 var (
-	leaves    = []string{"internal/conncap", "internal/fault", "internal/plant", "internal/secret", "internal/subject"}
+	leaves    = []string{"internal/audit", "internal/conncap", "internal/fault", "internal/plant", "internal/secret", "internal/subject"}
 	nodeRooms = []string{
-		"node/clock", "node/freshness", "node/membership", "node/propose", "node/raftstore", "node/raftnet", "node/revocation",
+		"node/auditing", "node/clock", "node/freshness", "node/membership", "node/propose", "node/raftstore", "node/raftnet", "node/revocation",
 		"node/rotation", "node/tokens",
 	}
 )
@@ -42,7 +42,7 @@ var layers = []layer{
 	},
 	{
 		"fsm",
-		[]string{"fsm", "internal/fault", "internal/plant", "internal/subject"},
+		[]string{"fsm", "internal/audit", "internal/fault", "internal/plant", "internal/subject"},
 		"the replicated truth depends on nothing that runs or serves it, and knows no key in the open",
 	},
 	{

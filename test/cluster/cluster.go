@@ -58,6 +58,7 @@ type Member struct {
 	UUID      string
 	Logs      *raft.InmemStore
 	Snapshots *raft.InmemSnapshotStore
+	Audit     *Audit
 
 	cluster *Cluster
 	node    atomic.Pointer[node.Node]
@@ -135,6 +136,7 @@ func (c *Cluster) Empty(m *Member) {
 	defer c.mu.Unlock()
 	m.UUID = uuid.NewString()
 	m.Logs, m.Snapshots = raft.NewInmemStore(), raft.NewInmemSnapshotStore()
+	m.Audit = new(Audit)
 }
 
 // Start starts a stopped member on the stores it has.
@@ -160,8 +162,8 @@ func (c *Cluster) config(m *Member) node.Config {
 		Dial:      c.Net.Dialer(m.Host),
 		Discovery: discovery{c, m},
 		Logs:      m.Logs, Stable: m.Logs, Snapshots: m.Snapshots,
-		Keyring: c.Keyring,
-		Logger:  c.log,
+		Keyring: c.Keyring, Audit: m.Audit,
+		Logger: c.log,
 	}
 	if c.opts.Wall != nil {
 		cfg.Wall = c.opts.Wall(m.Host)

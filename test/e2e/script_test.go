@@ -17,7 +17,7 @@ import (
 )
 
 // The scripts in testdata/script use the command line as people and their scripts do, against a cluster of three, at
-// $N1, $N2 and $N3.
+// $N1, $N2 and $N3, with their data in $D1, $D2 and $D3.
 func TestScripts(t *testing.T) {
 	c := e2e.Start(t, 3)
 	testscript.Run(t, testscript.Params{
@@ -26,6 +26,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PATH", filepath.Dir(e2e.Binary(t))+":"+env.Getenv("PATH"))
 			for i, n := range c.Nodes {
 				env.Setenv(fmt.Sprintf("N%d", i+1), n.Addr())
+				env.Setenv(fmt.Sprintf("D%d", i+1), n.Dir)
 			}
 			for name, value := range c.Env() {
 				env.Setenv(name, value)

@@ -17,6 +17,7 @@ import (
 	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/internal/plant"
 	"github.com/keyquorum/keyquorum/node"
+	"github.com/keyquorum/keyquorum/node/auditing"
 	"github.com/keyquorum/keyquorum/node/raftnet"
 )
 
@@ -25,9 +26,11 @@ const syncLimit = 2 * time.Second
 
 // member is a machine: what stays while its process comes and goes.
 type member struct {
-	world  *World
-	host   string
-	disk   *disk
+	world *World
+	host  string
+	disk  *disk
+	// audit has the audit records, replaced where the disk is emptied.
+	audit  *auditing.Memory
 	clocks *clocks
 	// doubtful is set where a removal may have happened, and nobody was told.
 	doubtful atomic.Bool
@@ -62,6 +65,7 @@ func (w *World) newMember(host string) *member {
 	m := &member{
 		world: w, host: host, id: uuid.NewString(), rng: w.random("member " + host),
 		disk:   newDisk(w.random("disk " + host)),
+		audit:  new(auditing.Memory),
 		clocks: &clocks{rate: 1, since: time.Now()},
 	}
 	m.disk.slow = w.linger
@@ -160,7 +164,7 @@ func (m *member) open(name string) (*life, error) {
 		Dial: w.net.Dialer(m.host), Discovery: discovery{m},
 		Logs: watched, Stable: watched, Snapshots: shelf{l.mount},
 		SnapshotInterval: w.plan.SnapshotInterval, SnapshotThreshold: w.plan.SnapshotThreshold, TrailingLogs: w.plan.TrailingLogs,
-		Keyring: w.keyring, Timing: node.Timing{Drain: 2 * time.Second},
+		Audit: auditDisk{m.audit, l}, Keyring: w.keyring, Timing: node.Timing{Drain: 2 * time.Second},
 		Wall: m.clocks.Wall, Mono: m.clocks.Mono, Logger: w.log, Halted: halted,
 		WrapTransport: func(inner raftnet.Inner) raftnet.Inner { return w.sky.wrap(l.id, w.random("wire "+name), inner) },
 	}
@@ -249,6 +253,7 @@ func (m *member) empty() {
 		m.bury(m.life)
 	}
 	m.disk.wipe()
+	m.audit = new(auditing.Memory)
 	m.id = uuid.NewString()
 }
 

@@ -210,6 +210,7 @@ func (w *World) aftermath() {
 	w.lastLook()
 	for range 200 {
 		if w.compare() {
+			w.compareAudit()
 			return
 		}
 		time.Sleep(50 * time.Millisecond)

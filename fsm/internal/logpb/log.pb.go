@@ -830,8 +830,10 @@ type Issue struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Subject string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
 	// Lifetime in milliseconds; 0 means the setting's default.
-	TtlMs         int64      `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
-	Candidate     *Candidate `protobuf:"bytes,3,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	TtlMs     int64      `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	Candidate *Candidate `protobuf:"bytes,3,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	// The token's jti, for the audit record.
+	TokenId       string `protobuf:"bytes,4,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -885,6 +887,13 @@ func (x *Issue) GetCandidate() *Candidate {
 		return x.Candidate
 	}
 	return nil
+}
+
+func (x *Issue) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
 }
 
 type Rotate struct {
@@ -1117,8 +1126,10 @@ type Settings struct {
 	WantedVoters   uint32                 `protobuf:"varint,8,opt,name=wanted_voters,json=wantedVoters,proto3" json:"wanted_voters,omitempty"`
 	LeaderRegion   string                 `protobuf:"bytes,9,opt,name=leader_region,json=leaderRegion,proto3" json:"leader_region,omitempty"`
 	MaxStalenessMs int64                  `protobuf:"varint,10,opt,name=max_staleness_ms,json=maxStalenessMs,proto3" json:"max_staleness_ms,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Each issued token has an audit record.
+	AuditIssued   bool `protobuf:"varint,30,opt,name=audit_issued,json=auditIssued,proto3" json:"audit_issued,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Settings) Reset() {
@@ -1221,6 +1232,13 @@ func (x *Settings) GetMaxStalenessMs() int64 {
 	return 0
 }
 
+func (x *Settings) GetAuditIssued() bool {
+	if x != nil {
+		return x.AuditIssued
+	}
+	return false
+}
+
 // UpdateSettings changes the fields that are present.
 type UpdateSettings struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1233,6 +1251,7 @@ type UpdateSettings struct {
 	MaxRetiring   *uint32                `protobuf:"varint,7,opt,name=max_retiring,json=maxRetiring,proto3,oneof" json:"max_retiring,omitempty"`
 	WantedVoters  *uint32                `protobuf:"varint,8,opt,name=wanted_voters,json=wantedVoters,proto3,oneof" json:"wanted_voters,omitempty"`
 	LeaderRegion  *string                `protobuf:"bytes,9,opt,name=leader_region,json=leaderRegion,proto3,oneof" json:"leader_region,omitempty"`
+	AuditIssued   *bool                  `protobuf:"varint,30,opt,name=audit_issued,json=auditIssued,proto3,oneof" json:"audit_issued,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1328,6 +1347,13 @@ func (x *UpdateSettings) GetLeaderRegion() string {
 		return *x.LeaderRegion
 	}
 	return ""
+}
+
+func (x *UpdateSettings) GetAuditIssued() bool {
+	if x != nil && x.AuditIssued != nil {
+		return *x.AuditIssued
+	}
+	return false
 }
 
 type Member struct {
@@ -1618,7 +1644,10 @@ type SnapshotHeader struct {
 	// Ids of those of them that may still hold a fresh state, in order.
 	Former []string `protobuf:"bytes,11,rep,name=former,proto3" json:"former,omitempty"`
 	// By id.
-	ApiTokens     []*APIToken `protobuf:"bytes,50,rep,name=api_tokens,json=apiTokens,proto3" json:"api_tokens,omitempty"`
+	ApiTokens []*APIToken `protobuf:"bytes,50,rep,name=api_tokens,json=apiTokens,proto3" json:"api_tokens,omitempty"`
+	// Head of the audit chain: how many records there are, and the hash of the last; absent before the first.
+	AuditSequence uint64 `protobuf:"varint,30,opt,name=audit_sequence,json=auditSequence,proto3" json:"audit_sequence,omitempty"`
+	AuditHash     []byte `protobuf:"bytes,31,opt,name=audit_hash,json=auditHash,proto3" json:"audit_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1733,6 +1762,20 @@ func (x *SnapshotHeader) GetFormer() []string {
 func (x *SnapshotHeader) GetApiTokens() []*APIToken {
 	if x != nil {
 		return x.ApiTokens
+	}
+	return nil
+}
+
+func (x *SnapshotHeader) GetAuditSequence() uint64 {
+	if x != nil {
+		return x.AuditSequence
+	}
+	return 0
+}
+
+func (x *SnapshotHeader) GetAuditHash() []byte {
+	if x != nil {
+		return x.AuditHash
 	}
 	return nil
 }
@@ -1884,6 +1927,165 @@ func (x *User) GetIdleFromMs() int64 {
 	return 0
 }
 
+// AuditRecord is what the audit chain's hashes are of. It is neither in the log nor in a snapshot: it follows from the
+// log. internal/audit writes it, by hand and in one spelling.
+type AuditRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	TimeMs        int64                  `protobuf:"varint,3,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	Position      uint64                 `protobuf:"varint,4,opt,name=position,proto3" json:"position,omitempty"`
+	Kind          string                 `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
+	Subject       string                 `protobuf:"bytes,6,opt,name=subject,proto3" json:"subject,omitempty"`
+	KeyId         string                 `protobuf:"bytes,7,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	PreviousKeyId string                 `protobuf:"bytes,8,opt,name=previous_key_id,json=previousKeyId,proto3" json:"previous_key_id,omitempty"`
+	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	Actor         string                 `protobuf:"bytes,10,opt,name=actor,proto3" json:"actor,omitempty"`
+	Source        string                 `protobuf:"bytes,11,opt,name=source,proto3" json:"source,omitempty"`
+	Node          string                 `protobuf:"bytes,12,opt,name=node,proto3" json:"node,omitempty"`
+	TokenId       string                 `protobuf:"bytes,13,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	// Seconds since the Unix epoch.
+	Expires       int64                 `protobuf:"varint,14,opt,name=expires,proto3" json:"expires,omitempty"`
+	Changes       []*AuditRecord_Change `protobuf:"bytes,15,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditRecord) Reset() {
+	*x = AuditRecord{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditRecord) ProtoMessage() {}
+
+func (x *AuditRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
+func (*AuditRecord) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *AuditRecord) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *AuditRecord) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *AuditRecord) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *AuditRecord) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *AuditRecord) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetPreviousKeyId() string {
+	if x != nil {
+		return x.PreviousKeyId
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
+}
+
+func (x *AuditRecord) GetExpires() int64 {
+	if x != nil {
+		return x.Expires
+	}
+	return 0
+}
+
+func (x *AuditRecord) GetChanges() []*AuditRecord_Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
 type Expire_Item struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Subject string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
@@ -1897,7 +2099,7 @@ type Expire_Item struct {
 
 func (x *Expire_Item) Reset() {
 	*x = Expire_Item{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[24]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +2111,7 @@ func (x *Expire_Item) String() string {
 func (*Expire_Item) ProtoMessage() {}
 
 func (x *Expire_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[24]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,6 +2146,66 @@ func (x *Expire_Item) GetCandidate() *Candidate {
 		return x.Candidate
 	}
 	return nil
+}
+
+type AuditRecord_Change struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditRecord_Change) Reset() {
+	*x = AuditRecord_Change{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditRecord_Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditRecord_Change) ProtoMessage() {}
+
+func (x *AuditRecord_Change) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditRecord_Change.ProtoReflect.Descriptor instead.
+func (*AuditRecord_Change) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{24, 0}
+}
+
+func (x *AuditRecord_Change) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AuditRecord_Change) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *AuditRecord_Change) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
 }
 
 var File_keyquorum_log_v1_log_proto protoreflect.FileDescriptor
@@ -2002,11 +2264,12 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\vPutAPIToken\x120\n" +
 	"\x05token\x18\x01 \x01(\v2\x1a.keyquorum.log.v1.APITokenR\x05token\" \n" +
 	"\x0eRevokeAPIToken\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"s\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x8e\x01\n" +
 	"\x05Issue\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\x129\n" +
-	"\tcandidate\x18\x03 \x01(\v2\x1b.keyquorum.log.v1.CandidateR\tcandidate\"\x92\x01\n" +
+	"\tcandidate\x18\x03 \x01(\v2\x1b.keyquorum.log.v1.CandidateR\tcandidate\x12\x19\n" +
+	"\btoken_id\x18\x04 \x01(\tR\atokenId\"\x92\x01\n" +
 	"\x06Rotate\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x123\n" +
 	"\bexpected\x18\x02 \x01(\v2\x17.keyquorum.log.v1.KeyIDR\bexpected\x129\n" +
@@ -2023,7 +2286,7 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\x04Item\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12)\n" +
 	"\x03key\x18\x02 \x01(\v2\x17.keyquorum.log.v1.KeyIDR\x03key\x129\n" +
-	"\tcandidate\x18\x03 \x01(\v2\x1b.keyquorum.log.v1.CandidateR\tcandidate\"\xef\x02\n" +
+	"\tcandidate\x18\x03 \x01(\v2\x1b.keyquorum.log.v1.CandidateR\tcandidate\"\x92\x03\n" +
 	"\bSettings\x12*\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x16.keyquorum.log.v1.ModeR\x04mode\x12&\n" +
 	"\x0fforget_after_ms\x18\x02 \x01(\x03R\rforgetAfterMs\x12\x16\n" +
@@ -2037,7 +2300,8 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\rwanted_voters\x18\b \x01(\rR\fwantedVoters\x12#\n" +
 	"\rleader_region\x18\t \x01(\tR\fleaderRegion\x12(\n" +
 	"\x10max_staleness_ms\x18\n" +
-	" \x01(\x03R\x0emaxStalenessMs\"\x86\x04\n" +
+	" \x01(\x03R\x0emaxStalenessMs\x12!\n" +
+	"\faudit_issued\x18\x1e \x01(\bR\vauditIssued\"\xbf\x04\n" +
 	"\x0eUpdateSettings\x12/\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x16.keyquorum.log.v1.ModeH\x00R\x04mode\x88\x01\x01\x12+\n" +
 	"\x0fforget_after_ms\x18\x02 \x01(\x03H\x01R\rforgetAfterMs\x88\x01\x01\x12\x1b\n" +
@@ -2049,7 +2313,8 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"max_ttl_ms\x18\x06 \x01(\x03H\x05R\bmaxTtlMs\x88\x01\x01\x12&\n" +
 	"\fmax_retiring\x18\a \x01(\rH\x06R\vmaxRetiring\x88\x01\x01\x12(\n" +
 	"\rwanted_voters\x18\b \x01(\rH\aR\fwantedVoters\x88\x01\x01\x12(\n" +
-	"\rleader_region\x18\t \x01(\tH\bR\fleaderRegion\x88\x01\x01B\a\n" +
+	"\rleader_region\x18\t \x01(\tH\bR\fleaderRegion\x88\x01\x01\x12&\n" +
+	"\faudit_issued\x18\x1e \x01(\bH\tR\vauditIssued\x88\x01\x01B\a\n" +
 	"\x05_modeB\x12\n" +
 	"\x10_forget_after_msB\t\n" +
 	"\a_issuerB\r\n" +
@@ -2058,7 +2323,8 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\v_max_ttl_msB\x0f\n" +
 	"\r_max_retiringB\x10\n" +
 	"\x0e_wanted_votersB\x10\n" +
-	"\x0e_leader_region\"\xd4\x01\n" +
+	"\x0e_leader_regionB\x0f\n" +
+	"\r_audit_issued\"\xd4\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2075,7 +2341,7 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x06\n" +
 	"\x04Tick\"!\n" +
 	"\rForgetMembers\x12\x10\n" +
-	"\x03ids\x18\x01 \x03(\tR\x03ids\"\x92\x03\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\"\xd8\x03\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\x12\x1a\n" +
@@ -2091,7 +2357,10 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	" \x03(\tR\aremoved\x12\x16\n" +
 	"\x06former\x18\v \x03(\tR\x06former\x129\n" +
 	"\n" +
-	"api_tokens\x182 \x03(\v2\x1a.keyquorum.log.v1.APITokenR\tapiTokens\"\x99\x01\n" +
+	"api_tokens\x182 \x03(\v2\x1a.keyquorum.log.v1.APITokenR\tapiTokens\x12%\n" +
+	"\x0eaudit_sequence\x18\x1e \x01(\x04R\rauditSequence\x12\x1d\n" +
+	"\n" +
+	"audit_hash\x18\x1f \x01(\fR\tauditHash\"\x99\x01\n" +
 	"\x03Key\x12'\n" +
 	"\x02id\x18\x01 \x01(\v2\x17.keyquorum.log.v1.KeyIDR\x02id\x12\x16\n" +
 	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x1d\n" +
@@ -2104,7 +2373,28 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\x06active\x18\x02 \x01(\v2\x15.keyquorum.log.v1.KeyR\x06active\x121\n" +
 	"\bretiring\x18\x03 \x03(\v2\x15.keyquorum.log.v1.KeyR\bretiring\x12 \n" +
 	"\fidle_from_ms\x18\x04 \x01(\x03R\n" +
-	"idleFromMs*?\n" +
+	"idleFromMs\"\xf4\x03\n" +
+	"\vAuditRecord\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x17\n" +
+	"\atime_ms\x18\x03 \x01(\x03R\x06timeMs\x12\x1a\n" +
+	"\bposition\x18\x04 \x01(\x04R\bposition\x12\x12\n" +
+	"\x04kind\x18\x05 \x01(\tR\x04kind\x12\x18\n" +
+	"\asubject\x18\x06 \x01(\tR\asubject\x12\x15\n" +
+	"\x06key_id\x18\a \x01(\tR\x05keyId\x12&\n" +
+	"\x0fprevious_key_id\x18\b \x01(\tR\rpreviousKeyId\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x12\x14\n" +
+	"\x05actor\x18\n" +
+	" \x01(\tR\x05actor\x12\x16\n" +
+	"\x06source\x18\v \x01(\tR\x06source\x12\x12\n" +
+	"\x04node\x18\f \x01(\tR\x04node\x12\x19\n" +
+	"\btoken_id\x18\r \x01(\tR\atokenId\x12\x18\n" +
+	"\aexpires\x18\x0e \x01(\x03R\aexpires\x12>\n" +
+	"\achanges\x18\x0f \x03(\v2$.keyquorum.log.v1.AuditRecord.ChangeR\achanges\x1a@\n" +
+	"\x06Change\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to*?\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fMODE_OVERLAP\x10\x01\x12\x0f\n" +
@@ -2123,34 +2413,36 @@ func file_keyquorum_log_v1_log_proto_rawDescGZIP() []byte {
 }
 
 var file_keyquorum_log_v1_log_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_keyquorum_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_keyquorum_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_keyquorum_log_v1_log_proto_goTypes = []any{
-	(Mode)(0),              // 0: keyquorum.log.v1.Mode
-	(*Entry)(nil),          // 1: keyquorum.log.v1.Entry
-	(*Origin)(nil),         // 2: keyquorum.log.v1.Origin
-	(*Command)(nil),        // 3: keyquorum.log.v1.Command
-	(*KeyID)(nil),          // 4: keyquorum.log.v1.KeyID
-	(*Candidate)(nil),      // 5: keyquorum.log.v1.Candidate
-	(*Found)(nil),          // 6: keyquorum.log.v1.Found
-	(*APIToken)(nil),       // 7: keyquorum.log.v1.APIToken
-	(*PutAPIToken)(nil),    // 8: keyquorum.log.v1.PutAPIToken
-	(*RevokeAPIToken)(nil), // 9: keyquorum.log.v1.RevokeAPIToken
-	(*Issue)(nil),          // 10: keyquorum.log.v1.Issue
-	(*Rotate)(nil),         // 11: keyquorum.log.v1.Rotate
-	(*Revoke)(nil),         // 12: keyquorum.log.v1.Revoke
-	(*Delete)(nil),         // 13: keyquorum.log.v1.Delete
-	(*Expire)(nil),         // 14: keyquorum.log.v1.Expire
-	(*Settings)(nil),       // 15: keyquorum.log.v1.Settings
-	(*UpdateSettings)(nil), // 16: keyquorum.log.v1.UpdateSettings
-	(*Member)(nil),         // 17: keyquorum.log.v1.Member
-	(*PutMember)(nil),      // 18: keyquorum.log.v1.PutMember
-	(*RemoveMember)(nil),   // 19: keyquorum.log.v1.RemoveMember
-	(*Tick)(nil),           // 20: keyquorum.log.v1.Tick
-	(*ForgetMembers)(nil),  // 21: keyquorum.log.v1.ForgetMembers
-	(*SnapshotHeader)(nil), // 22: keyquorum.log.v1.SnapshotHeader
-	(*Key)(nil),            // 23: keyquorum.log.v1.Key
-	(*User)(nil),           // 24: keyquorum.log.v1.User
-	(*Expire_Item)(nil),    // 25: keyquorum.log.v1.Expire.Item
+	(Mode)(0),                  // 0: keyquorum.log.v1.Mode
+	(*Entry)(nil),              // 1: keyquorum.log.v1.Entry
+	(*Origin)(nil),             // 2: keyquorum.log.v1.Origin
+	(*Command)(nil),            // 3: keyquorum.log.v1.Command
+	(*KeyID)(nil),              // 4: keyquorum.log.v1.KeyID
+	(*Candidate)(nil),          // 5: keyquorum.log.v1.Candidate
+	(*Found)(nil),              // 6: keyquorum.log.v1.Found
+	(*APIToken)(nil),           // 7: keyquorum.log.v1.APIToken
+	(*PutAPIToken)(nil),        // 8: keyquorum.log.v1.PutAPIToken
+	(*RevokeAPIToken)(nil),     // 9: keyquorum.log.v1.RevokeAPIToken
+	(*Issue)(nil),              // 10: keyquorum.log.v1.Issue
+	(*Rotate)(nil),             // 11: keyquorum.log.v1.Rotate
+	(*Revoke)(nil),             // 12: keyquorum.log.v1.Revoke
+	(*Delete)(nil),             // 13: keyquorum.log.v1.Delete
+	(*Expire)(nil),             // 14: keyquorum.log.v1.Expire
+	(*Settings)(nil),           // 15: keyquorum.log.v1.Settings
+	(*UpdateSettings)(nil),     // 16: keyquorum.log.v1.UpdateSettings
+	(*Member)(nil),             // 17: keyquorum.log.v1.Member
+	(*PutMember)(nil),          // 18: keyquorum.log.v1.PutMember
+	(*RemoveMember)(nil),       // 19: keyquorum.log.v1.RemoveMember
+	(*Tick)(nil),               // 20: keyquorum.log.v1.Tick
+	(*ForgetMembers)(nil),      // 21: keyquorum.log.v1.ForgetMembers
+	(*SnapshotHeader)(nil),     // 22: keyquorum.log.v1.SnapshotHeader
+	(*Key)(nil),                // 23: keyquorum.log.v1.Key
+	(*User)(nil),               // 24: keyquorum.log.v1.User
+	(*AuditRecord)(nil),        // 25: keyquorum.log.v1.AuditRecord
+	(*Expire_Item)(nil),        // 26: keyquorum.log.v1.Expire.Item
+	(*AuditRecord_Change)(nil), // 27: keyquorum.log.v1.AuditRecord.Change
 }
 var file_keyquorum_log_v1_log_proto_depIdxs = []int32{
 	3,  // 0: keyquorum.log.v1.Entry.commands:type_name -> keyquorum.log.v1.Command
@@ -2177,7 +2469,7 @@ var file_keyquorum_log_v1_log_proto_depIdxs = []int32{
 	4,  // 21: keyquorum.log.v1.Revoke.expected:type_name -> keyquorum.log.v1.KeyID
 	5,  // 22: keyquorum.log.v1.Revoke.candidate:type_name -> keyquorum.log.v1.Candidate
 	4,  // 23: keyquorum.log.v1.Delete.expected:type_name -> keyquorum.log.v1.KeyID
-	25, // 24: keyquorum.log.v1.Expire.items:type_name -> keyquorum.log.v1.Expire.Item
+	26, // 24: keyquorum.log.v1.Expire.items:type_name -> keyquorum.log.v1.Expire.Item
 	0,  // 25: keyquorum.log.v1.Settings.mode:type_name -> keyquorum.log.v1.Mode
 	0,  // 26: keyquorum.log.v1.UpdateSettings.mode:type_name -> keyquorum.log.v1.Mode
 	17, // 27: keyquorum.log.v1.PutMember.member:type_name -> keyquorum.log.v1.Member
@@ -2186,13 +2478,14 @@ var file_keyquorum_log_v1_log_proto_depIdxs = []int32{
 	4,  // 30: keyquorum.log.v1.Key.id:type_name -> keyquorum.log.v1.KeyID
 	23, // 31: keyquorum.log.v1.User.active:type_name -> keyquorum.log.v1.Key
 	23, // 32: keyquorum.log.v1.User.retiring:type_name -> keyquorum.log.v1.Key
-	4,  // 33: keyquorum.log.v1.Expire.Item.key:type_name -> keyquorum.log.v1.KeyID
-	5,  // 34: keyquorum.log.v1.Expire.Item.candidate:type_name -> keyquorum.log.v1.Candidate
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	27, // 33: keyquorum.log.v1.AuditRecord.changes:type_name -> keyquorum.log.v1.AuditRecord.Change
+	4,  // 34: keyquorum.log.v1.Expire.Item.key:type_name -> keyquorum.log.v1.KeyID
+	5,  // 35: keyquorum.log.v1.Expire.Item.candidate:type_name -> keyquorum.log.v1.Candidate
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_keyquorum_log_v1_log_proto_init() }
@@ -2222,7 +2515,7 @@ func file_keyquorum_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyquorum_log_v1_log_proto_rawDesc), len(file_keyquorum_log_v1_log_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

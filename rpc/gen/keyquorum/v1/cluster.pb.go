@@ -917,7 +917,9 @@ type Settings struct {
 	// Where the leader should be, if a voter there can lead; empty for anywhere.
 	LeaderRegion *string `protobuf:"bytes,9,opt,name=leader_region,json=leaderRegion,proto3,oneof" json:"leader_region,omitempty"`
 	// How old the state can be that a node verifies on. It is set by Init, and stays: at least ten times the heartbeat.
-	MaxStaleness  *durationpb.Duration `protobuf:"bytes,10,opt,name=max_staleness,json=maxStaleness,proto3" json:"max_staleness,omitempty"`
+	MaxStaleness *durationpb.Duration `protobuf:"bytes,10,opt,name=max_staleness,json=maxStaleness,proto3" json:"max_staleness,omitempty"`
+	// Each issued token has an audit record.
+	AuditIssued   *bool `protobuf:"varint,30,opt,name=audit_issued,json=auditIssued,proto3,oneof" json:"audit_issued,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1020,6 +1022,13 @@ func (x *Settings) GetMaxStaleness() *durationpb.Duration {
 		return x.MaxStaleness
 	}
 	return nil
+}
+
+func (x *Settings) GetAuditIssued() bool {
+	if x != nil && x.AuditIssued != nil {
+		return *x.AuditIssued
+	}
+	return false
 }
 
 type GetSettingsRequest struct {
@@ -1258,7 +1267,7 @@ const file_keyquorum_v1_cluster_proto_rawDesc = "" +
 	"\x19TransferLeadershipRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"9\n" +
 	"\x1aTransferLeadershipResponse\x12\x1b\n" +
-	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"\xf6\x04\n" +
+	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"\xaf\x05\n" +
 	"\bSettings\x12/\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1b.keyquorum.v1.Settings.ModeR\x04mode\x12<\n" +
 	"\fforget_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vforgetAfter\x12\x1b\n" +
@@ -1271,7 +1280,8 @@ const file_keyquorum_v1_cluster_proto_rawDesc = "" +
 	"\rwanted_voters\x18\b \x01(\rH\x02R\fwantedVoters\x88\x01\x01\x12(\n" +
 	"\rleader_region\x18\t \x01(\tH\x03R\fleaderRegion\x88\x01\x01\x12>\n" +
 	"\rmax_staleness\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\fmaxStaleness\"0\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\fmaxStaleness\x12&\n" +
+	"\faudit_issued\x18\x1e \x01(\bH\x04R\vauditIssued\x88\x01\x01\"0\n" +
 	"\x04Mode\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
 	"\aOVERLAP\x10\x01\x12\n" +
@@ -1280,7 +1290,8 @@ const file_keyquorum_v1_cluster_proto_rawDesc = "" +
 	"\a_issuerB\x14\n" +
 	"\x12_max_retiring_keysB\x10\n" +
 	"\x0e_wanted_votersB\x10\n" +
-	"\x0e_leader_region\"\x14\n" +
+	"\x0e_leader_regionB\x0f\n" +
+	"\r_audit_issued\"\x14\n" +
 	"\x12GetSettingsRequest\"I\n" +
 	"\x13GetSettingsResponse\x122\n" +
 	"\bsettings\x18\x01 \x01(\v2\x16.keyquorum.v1.SettingsR\bsettings\"K\n" +

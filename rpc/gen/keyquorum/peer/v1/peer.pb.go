@@ -581,7 +581,9 @@ type StandingResponse struct {
 	// Position in the log that it has applied.
 	AppliedIndex uint64 `protobuf:"varint,4,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	// Tells the process that answers from another that runs under the same id.
-	Process       []byte `protobuf:"bytes,5,opt,name=process,proto3" json:"process,omitempty"`
+	Process []byte `protobuf:"bytes,5,opt,name=process,proto3" json:"process,omitempty"`
+	// Its audit file cannot be written, and it would take no writes as the leader.
+	AuditFailing  bool `protobuf:"varint,20,opt,name=audit_failing,json=auditFailing,proto3" json:"audit_failing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -649,6 +651,13 @@ func (x *StandingResponse) GetProcess() []byte {
 		return x.Process
 	}
 	return nil
+}
+
+func (x *StandingResponse) GetAuditFailing() bool {
+	if x != nil {
+		return x.AuditFailing
+	}
+	return false
 }
 
 type TickRequest struct {
@@ -1195,11 +1204,108 @@ func (*LeaveResponse) Descriptor() ([]byte, []int) {
 	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
+type AuditRecordsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditRecordsRequest) Reset() {
+	*x = AuditRecordsRequest{}
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditRecordsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditRecordsRequest) ProtoMessage() {}
+
+func (x *AuditRecordsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditRecordsRequest.ProtoReflect.Descriptor instead.
+func (*AuditRecordsRequest) Descriptor() ([]byte, []int) {
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AuditRecordsRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+type AuditRecordsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in keyquorum.v1.AuditServiceListResponse.
+	Records       []*v1.AuditRecord `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
+	PreviousHash  string            `protobuf:"bytes,2,opt,name=previous_hash,json=previousHash,proto3" json:"previous_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditRecordsResponse) Reset() {
+	*x = AuditRecordsResponse{}
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditRecordsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditRecordsResponse) ProtoMessage() {}
+
+func (x *AuditRecordsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_peer_v1_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditRecordsResponse.ProtoReflect.Descriptor instead.
+func (*AuditRecordsResponse) Descriptor() ([]byte, []int) {
+	return file_keyquorum_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *AuditRecordsResponse) GetRecords() []*v1.AuditRecord {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *AuditRecordsResponse) GetPreviousHash() string {
+	if x != nil {
+		return x.PreviousHash
+	}
+	return ""
+}
+
 var File_keyquorum_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1ckeyquorum/peer/v1/peer.proto\x12\x11keyquorum.peer.v1\x1a\x19keyquorum/v1/access.proto\x1a\x1akeyquorum/v1/cluster.proto\x1a\x16keyquorum/v1/key.proto\x1a\x18keyquorum/v1/token.proto\"\xc4\x05\n" +
+	"\x1ckeyquorum/peer/v1/peer.proto\x12\x11keyquorum.peer.v1\x1a\x19keyquorum/v1/access.proto\x1a\x18keyquorum/v1/audit.proto\x1a\x1akeyquorum/v1/cluster.proto\x1a\x16keyquorum/v1/key.proto\x1a\x18keyquorum/v1/token.proto\"\xc4\x05\n" +
 	"\x0eForwardRequest\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -1232,14 +1338,15 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\rClockResponse\x12\x17\n" +
 	"\awall_ns\x18\x01 \x01(\x03R\x06wallNs\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"\x11\n" +
-	"\x0fStandingRequest\"\xa5\x01\n" +
+	"\x0fStandingRequest\"\xca\x01\n" +
 	"\x10StandingResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x1a\n" +
 	"\bfounding\x18\x03 \x01(\bR\bfounding\x12#\n" +
 	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\x12\x18\n" +
-	"\aprocess\x18\x05 \x01(\fR\aprocess\">\n" +
+	"\aprocess\x18\x05 \x01(\fR\aprocess\x12#\n" +
+	"\raudit_failing\x18\x14 \x01(\bR\fauditFailing\">\n" +
 	"\vTickRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x16\n" +
 	"\x06waited\x18\x02 \x01(\bR\x06waited\"*\n" +
@@ -1272,7 +1379,12 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12#\n" +
 	"\rkeyring_proof\x18\x02 \x01(\fR\fkeyringProof\x12\x1c\n" +
 	"\tchallenge\x18\x03 \x01(\fR\tchallenge\"\x0f\n" +
-	"\rLeaveResponse2\x9c\x05\n" +
+	"\rLeaveResponse\")\n" +
+	"\x13AuditRecordsRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\"p\n" +
+	"\x14AuditRecordsResponse\x123\n" +
+	"\arecords\x18\x01 \x03(\v2\x19.keyquorum.v1.AuditRecordR\arecords\x12#\n" +
+	"\rprevious_hash\x18\x02 \x01(\tR\fpreviousHash2\x82\x06\n" +
 	"\vPeerService\x12P\n" +
 	"\aForward\x12!.keyquorum.peer.v1.ForwardRequest\x1a\".keyquorum.peer.v1.ForwardResponse\x12O\n" +
 	"\x05Clock\x12\x1f.keyquorum.peer.v1.ClockRequest\x1a .keyquorum.peer.v1.ClockResponse\"\x03\x90\x02\x01\x12X\n" +
@@ -1281,7 +1393,8 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\aApplied\x12!.keyquorum.peer.v1.AppliedRequest\x1a\".keyquorum.peer.v1.AppliedResponse\"\x03\x90\x02\x01\x12[\n" +
 	"\tChallenge\x12#.keyquorum.peer.v1.ChallengeRequest\x1a$.keyquorum.peer.v1.ChallengeResponse\"\x03\x90\x02\x01\x12G\n" +
 	"\x04Join\x12\x1e.keyquorum.peer.v1.JoinRequest\x1a\x1f.keyquorum.peer.v1.JoinResponse\x12J\n" +
-	"\x05Leave\x12\x1f.keyquorum.peer.v1.LeaveRequest\x1a .keyquorum.peer.v1.LeaveResponseBAZ?github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1;peerv1b\x06proto3"
+	"\x05Leave\x12\x1f.keyquorum.peer.v1.LeaveRequest\x1a .keyquorum.peer.v1.LeaveResponse\x12d\n" +
+	"\fAuditRecords\x12&.keyquorum.peer.v1.AuditRecordsRequest\x1a'.keyquorum.peer.v1.AuditRecordsResponse\"\x03\x90\x02\x01BAZ?github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_keyquorum_peer_v1_peer_proto_rawDescOnce sync.Once
@@ -1295,7 +1408,7 @@ func file_keyquorum_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_keyquorum_peer_v1_peer_proto_rawDescData
 }
 
-var file_keyquorum_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_keyquorum_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_keyquorum_peer_v1_peer_proto_goTypes = []any{
 	(*ForwardRequest)(nil),                // 0: keyquorum.peer.v1.ForwardRequest
 	(*ForwardResponse)(nil),               // 1: keyquorum.peer.v1.ForwardResponse
@@ -1313,67 +1426,73 @@ var file_keyquorum_peer_v1_peer_proto_goTypes = []any{
 	(*JoinResponse)(nil),                  // 13: keyquorum.peer.v1.JoinResponse
 	(*LeaveRequest)(nil),                  // 14: keyquorum.peer.v1.LeaveRequest
 	(*LeaveResponse)(nil),                 // 15: keyquorum.peer.v1.LeaveResponse
-	(*v1.IssueRequest)(nil),               // 16: keyquorum.v1.IssueRequest
-	(*v1.RotateRequest)(nil),              // 17: keyquorum.v1.RotateRequest
-	(*v1.RevokeRequest)(nil),              // 18: keyquorum.v1.RevokeRequest
-	(*v1.DeleteRequest)(nil),              // 19: keyquorum.v1.DeleteRequest
-	(*v1.RemoveRequest)(nil),              // 20: keyquorum.v1.RemoveRequest
-	(*v1.TransferLeadershipRequest)(nil),  // 21: keyquorum.v1.TransferLeadershipRequest
-	(*v1.UpdateSettingsRequest)(nil),      // 22: keyquorum.v1.UpdateSettingsRequest
-	(*v1.CreateTokenRequest)(nil),         // 23: keyquorum.v1.CreateTokenRequest
-	(*v1.RevokeTokenRequest)(nil),         // 24: keyquorum.v1.RevokeTokenRequest
-	(*v1.IssueResponse)(nil),              // 25: keyquorum.v1.IssueResponse
-	(*v1.RotateResponse)(nil),             // 26: keyquorum.v1.RotateResponse
-	(*v1.RevokeResponse)(nil),             // 27: keyquorum.v1.RevokeResponse
-	(*v1.DeleteResponse)(nil),             // 28: keyquorum.v1.DeleteResponse
-	(*v1.RemoveResponse)(nil),             // 29: keyquorum.v1.RemoveResponse
-	(*v1.TransferLeadershipResponse)(nil), // 30: keyquorum.v1.TransferLeadershipResponse
-	(*v1.UpdateSettingsResponse)(nil),     // 31: keyquorum.v1.UpdateSettingsResponse
-	(*v1.CreateTokenResponse)(nil),        // 32: keyquorum.v1.CreateTokenResponse
-	(*v1.RevokeTokenResponse)(nil),        // 33: keyquorum.v1.RevokeTokenResponse
-	(*v1.Member)(nil),                     // 34: keyquorum.v1.Member
+	(*AuditRecordsRequest)(nil),           // 16: keyquorum.peer.v1.AuditRecordsRequest
+	(*AuditRecordsResponse)(nil),          // 17: keyquorum.peer.v1.AuditRecordsResponse
+	(*v1.IssueRequest)(nil),               // 18: keyquorum.v1.IssueRequest
+	(*v1.RotateRequest)(nil),              // 19: keyquorum.v1.RotateRequest
+	(*v1.RevokeRequest)(nil),              // 20: keyquorum.v1.RevokeRequest
+	(*v1.DeleteRequest)(nil),              // 21: keyquorum.v1.DeleteRequest
+	(*v1.RemoveRequest)(nil),              // 22: keyquorum.v1.RemoveRequest
+	(*v1.TransferLeadershipRequest)(nil),  // 23: keyquorum.v1.TransferLeadershipRequest
+	(*v1.UpdateSettingsRequest)(nil),      // 24: keyquorum.v1.UpdateSettingsRequest
+	(*v1.CreateTokenRequest)(nil),         // 25: keyquorum.v1.CreateTokenRequest
+	(*v1.RevokeTokenRequest)(nil),         // 26: keyquorum.v1.RevokeTokenRequest
+	(*v1.IssueResponse)(nil),              // 27: keyquorum.v1.IssueResponse
+	(*v1.RotateResponse)(nil),             // 28: keyquorum.v1.RotateResponse
+	(*v1.RevokeResponse)(nil),             // 29: keyquorum.v1.RevokeResponse
+	(*v1.DeleteResponse)(nil),             // 30: keyquorum.v1.DeleteResponse
+	(*v1.RemoveResponse)(nil),             // 31: keyquorum.v1.RemoveResponse
+	(*v1.TransferLeadershipResponse)(nil), // 32: keyquorum.v1.TransferLeadershipResponse
+	(*v1.UpdateSettingsResponse)(nil),     // 33: keyquorum.v1.UpdateSettingsResponse
+	(*v1.CreateTokenResponse)(nil),        // 34: keyquorum.v1.CreateTokenResponse
+	(*v1.RevokeTokenResponse)(nil),        // 35: keyquorum.v1.RevokeTokenResponse
+	(*v1.Member)(nil),                     // 36: keyquorum.v1.Member
+	(*v1.AuditRecord)(nil),                // 37: keyquorum.v1.AuditRecord
 }
 var file_keyquorum_peer_v1_peer_proto_depIdxs = []int32{
-	16, // 0: keyquorum.peer.v1.ForwardRequest.issue:type_name -> keyquorum.v1.IssueRequest
-	17, // 1: keyquorum.peer.v1.ForwardRequest.rotate:type_name -> keyquorum.v1.RotateRequest
-	18, // 2: keyquorum.peer.v1.ForwardRequest.revoke:type_name -> keyquorum.v1.RevokeRequest
-	19, // 3: keyquorum.peer.v1.ForwardRequest.delete:type_name -> keyquorum.v1.DeleteRequest
-	20, // 4: keyquorum.peer.v1.ForwardRequest.remove:type_name -> keyquorum.v1.RemoveRequest
-	21, // 5: keyquorum.peer.v1.ForwardRequest.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipRequest
-	22, // 6: keyquorum.peer.v1.ForwardRequest.update_settings:type_name -> keyquorum.v1.UpdateSettingsRequest
-	23, // 7: keyquorum.peer.v1.ForwardRequest.create_token:type_name -> keyquorum.v1.CreateTokenRequest
-	24, // 8: keyquorum.peer.v1.ForwardRequest.revoke_token:type_name -> keyquorum.v1.RevokeTokenRequest
-	25, // 9: keyquorum.peer.v1.ForwardResponse.issue:type_name -> keyquorum.v1.IssueResponse
-	26, // 10: keyquorum.peer.v1.ForwardResponse.rotate:type_name -> keyquorum.v1.RotateResponse
-	27, // 11: keyquorum.peer.v1.ForwardResponse.revoke:type_name -> keyquorum.v1.RevokeResponse
-	28, // 12: keyquorum.peer.v1.ForwardResponse.delete:type_name -> keyquorum.v1.DeleteResponse
-	29, // 13: keyquorum.peer.v1.ForwardResponse.remove:type_name -> keyquorum.v1.RemoveResponse
-	30, // 14: keyquorum.peer.v1.ForwardResponse.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipResponse
-	31, // 15: keyquorum.peer.v1.ForwardResponse.update_settings:type_name -> keyquorum.v1.UpdateSettingsResponse
-	32, // 16: keyquorum.peer.v1.ForwardResponse.create_token:type_name -> keyquorum.v1.CreateTokenResponse
-	33, // 17: keyquorum.peer.v1.ForwardResponse.revoke_token:type_name -> keyquorum.v1.RevokeTokenResponse
-	34, // 18: keyquorum.peer.v1.JoinRequest.member:type_name -> keyquorum.v1.Member
-	0,  // 19: keyquorum.peer.v1.PeerService.Forward:input_type -> keyquorum.peer.v1.ForwardRequest
-	2,  // 20: keyquorum.peer.v1.PeerService.Clock:input_type -> keyquorum.peer.v1.ClockRequest
-	4,  // 21: keyquorum.peer.v1.PeerService.Standing:input_type -> keyquorum.peer.v1.StandingRequest
-	6,  // 22: keyquorum.peer.v1.PeerService.Tick:input_type -> keyquorum.peer.v1.TickRequest
-	8,  // 23: keyquorum.peer.v1.PeerService.Applied:input_type -> keyquorum.peer.v1.AppliedRequest
-	10, // 24: keyquorum.peer.v1.PeerService.Challenge:input_type -> keyquorum.peer.v1.ChallengeRequest
-	12, // 25: keyquorum.peer.v1.PeerService.Join:input_type -> keyquorum.peer.v1.JoinRequest
-	14, // 26: keyquorum.peer.v1.PeerService.Leave:input_type -> keyquorum.peer.v1.LeaveRequest
-	1,  // 27: keyquorum.peer.v1.PeerService.Forward:output_type -> keyquorum.peer.v1.ForwardResponse
-	3,  // 28: keyquorum.peer.v1.PeerService.Clock:output_type -> keyquorum.peer.v1.ClockResponse
-	5,  // 29: keyquorum.peer.v1.PeerService.Standing:output_type -> keyquorum.peer.v1.StandingResponse
-	7,  // 30: keyquorum.peer.v1.PeerService.Tick:output_type -> keyquorum.peer.v1.TickResponse
-	9,  // 31: keyquorum.peer.v1.PeerService.Applied:output_type -> keyquorum.peer.v1.AppliedResponse
-	11, // 32: keyquorum.peer.v1.PeerService.Challenge:output_type -> keyquorum.peer.v1.ChallengeResponse
-	13, // 33: keyquorum.peer.v1.PeerService.Join:output_type -> keyquorum.peer.v1.JoinResponse
-	15, // 34: keyquorum.peer.v1.PeerService.Leave:output_type -> keyquorum.peer.v1.LeaveResponse
-	27, // [27:35] is the sub-list for method output_type
-	19, // [19:27] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	18, // 0: keyquorum.peer.v1.ForwardRequest.issue:type_name -> keyquorum.v1.IssueRequest
+	19, // 1: keyquorum.peer.v1.ForwardRequest.rotate:type_name -> keyquorum.v1.RotateRequest
+	20, // 2: keyquorum.peer.v1.ForwardRequest.revoke:type_name -> keyquorum.v1.RevokeRequest
+	21, // 3: keyquorum.peer.v1.ForwardRequest.delete:type_name -> keyquorum.v1.DeleteRequest
+	22, // 4: keyquorum.peer.v1.ForwardRequest.remove:type_name -> keyquorum.v1.RemoveRequest
+	23, // 5: keyquorum.peer.v1.ForwardRequest.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipRequest
+	24, // 6: keyquorum.peer.v1.ForwardRequest.update_settings:type_name -> keyquorum.v1.UpdateSettingsRequest
+	25, // 7: keyquorum.peer.v1.ForwardRequest.create_token:type_name -> keyquorum.v1.CreateTokenRequest
+	26, // 8: keyquorum.peer.v1.ForwardRequest.revoke_token:type_name -> keyquorum.v1.RevokeTokenRequest
+	27, // 9: keyquorum.peer.v1.ForwardResponse.issue:type_name -> keyquorum.v1.IssueResponse
+	28, // 10: keyquorum.peer.v1.ForwardResponse.rotate:type_name -> keyquorum.v1.RotateResponse
+	29, // 11: keyquorum.peer.v1.ForwardResponse.revoke:type_name -> keyquorum.v1.RevokeResponse
+	30, // 12: keyquorum.peer.v1.ForwardResponse.delete:type_name -> keyquorum.v1.DeleteResponse
+	31, // 13: keyquorum.peer.v1.ForwardResponse.remove:type_name -> keyquorum.v1.RemoveResponse
+	32, // 14: keyquorum.peer.v1.ForwardResponse.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipResponse
+	33, // 15: keyquorum.peer.v1.ForwardResponse.update_settings:type_name -> keyquorum.v1.UpdateSettingsResponse
+	34, // 16: keyquorum.peer.v1.ForwardResponse.create_token:type_name -> keyquorum.v1.CreateTokenResponse
+	35, // 17: keyquorum.peer.v1.ForwardResponse.revoke_token:type_name -> keyquorum.v1.RevokeTokenResponse
+	36, // 18: keyquorum.peer.v1.JoinRequest.member:type_name -> keyquorum.v1.Member
+	37, // 19: keyquorum.peer.v1.AuditRecordsResponse.records:type_name -> keyquorum.v1.AuditRecord
+	0,  // 20: keyquorum.peer.v1.PeerService.Forward:input_type -> keyquorum.peer.v1.ForwardRequest
+	2,  // 21: keyquorum.peer.v1.PeerService.Clock:input_type -> keyquorum.peer.v1.ClockRequest
+	4,  // 22: keyquorum.peer.v1.PeerService.Standing:input_type -> keyquorum.peer.v1.StandingRequest
+	6,  // 23: keyquorum.peer.v1.PeerService.Tick:input_type -> keyquorum.peer.v1.TickRequest
+	8,  // 24: keyquorum.peer.v1.PeerService.Applied:input_type -> keyquorum.peer.v1.AppliedRequest
+	10, // 25: keyquorum.peer.v1.PeerService.Challenge:input_type -> keyquorum.peer.v1.ChallengeRequest
+	12, // 26: keyquorum.peer.v1.PeerService.Join:input_type -> keyquorum.peer.v1.JoinRequest
+	14, // 27: keyquorum.peer.v1.PeerService.Leave:input_type -> keyquorum.peer.v1.LeaveRequest
+	16, // 28: keyquorum.peer.v1.PeerService.AuditRecords:input_type -> keyquorum.peer.v1.AuditRecordsRequest
+	1,  // 29: keyquorum.peer.v1.PeerService.Forward:output_type -> keyquorum.peer.v1.ForwardResponse
+	3,  // 30: keyquorum.peer.v1.PeerService.Clock:output_type -> keyquorum.peer.v1.ClockResponse
+	5,  // 31: keyquorum.peer.v1.PeerService.Standing:output_type -> keyquorum.peer.v1.StandingResponse
+	7,  // 32: keyquorum.peer.v1.PeerService.Tick:output_type -> keyquorum.peer.v1.TickResponse
+	9,  // 33: keyquorum.peer.v1.PeerService.Applied:output_type -> keyquorum.peer.v1.AppliedResponse
+	11, // 34: keyquorum.peer.v1.PeerService.Challenge:output_type -> keyquorum.peer.v1.ChallengeResponse
+	13, // 35: keyquorum.peer.v1.PeerService.Join:output_type -> keyquorum.peer.v1.JoinResponse
+	15, // 36: keyquorum.peer.v1.PeerService.Leave:output_type -> keyquorum.peer.v1.LeaveResponse
+	17, // 37: keyquorum.peer.v1.PeerService.AuditRecords:output_type -> keyquorum.peer.v1.AuditRecordsResponse
+	29, // [29:38] is the sub-list for method output_type
+	20, // [20:29] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_keyquorum_peer_v1_peer_proto_init() }
@@ -1409,7 +1528,7 @@ func file_keyquorum_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyquorum_peer_v1_peer_proto_rawDesc), len(file_keyquorum_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

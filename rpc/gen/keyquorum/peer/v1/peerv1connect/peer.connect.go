@@ -51,6 +51,9 @@ const (
 	PeerServiceJoinProcedure = "/keyquorum.peer.v1.PeerService/Join"
 	// PeerServiceLeaveProcedure is the fully-qualified name of the PeerService's Leave RPC.
 	PeerServiceLeaveProcedure = "/keyquorum.peer.v1.PeerService/Leave"
+	// PeerServiceAuditRecordsProcedure is the fully-qualified name of the PeerService's AuditRecords
+	// RPC.
+	PeerServiceAuditRecordsProcedure = "/keyquorum.peer.v1.PeerService/AuditRecords"
 )
 
 // PeerServiceClient is a client for the keyquorum.peer.v1.PeerService service.
@@ -73,6 +76,8 @@ type PeerServiceClient interface {
 	Join(context.Context, *connect.Request[v1.JoinRequest]) (*connect.Response[v1.JoinResponse], error)
 	// Leave asks the leader to take the asking member out.
 	Leave(context.Context, *connect.Request[v1.LeaveRequest]) (*connect.Response[v1.LeaveResponse], error)
+	// AuditRecords gives audit records that the asked node has in its files, from a number on: one page.
+	AuditRecords(context.Context, *connect.Request[v1.AuditRecordsRequest]) (*connect.Response[v1.AuditRecordsResponse], error)
 }
 
 // NewPeerServiceClient constructs a client for the keyquorum.peer.v1.PeerService service. By
@@ -138,19 +143,27 @@ func NewPeerServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(peerServiceMethods.ByName("Leave")),
 			connect.WithClientOptions(opts...),
 		),
+		auditRecords: connect.NewClient[v1.AuditRecordsRequest, v1.AuditRecordsResponse](
+			httpClient,
+			baseURL+PeerServiceAuditRecordsProcedure,
+			connect.WithSchema(peerServiceMethods.ByName("AuditRecords")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // peerServiceClient implements PeerServiceClient.
 type peerServiceClient struct {
-	forward   *connect.Client[v1.ForwardRequest, v1.ForwardResponse]
-	clock     *connect.Client[v1.ClockRequest, v1.ClockResponse]
-	standing  *connect.Client[v1.StandingRequest, v1.StandingResponse]
-	tick      *connect.Client[v1.TickRequest, v1.TickResponse]
-	applied   *connect.Client[v1.AppliedRequest, v1.AppliedResponse]
-	challenge *connect.Client[v1.ChallengeRequest, v1.ChallengeResponse]
-	join      *connect.Client[v1.JoinRequest, v1.JoinResponse]
-	leave     *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
+	forward      *connect.Client[v1.ForwardRequest, v1.ForwardResponse]
+	clock        *connect.Client[v1.ClockRequest, v1.ClockResponse]
+	standing     *connect.Client[v1.StandingRequest, v1.StandingResponse]
+	tick         *connect.Client[v1.TickRequest, v1.TickResponse]
+	applied      *connect.Client[v1.AppliedRequest, v1.AppliedResponse]
+	challenge    *connect.Client[v1.ChallengeRequest, v1.ChallengeResponse]
+	join         *connect.Client[v1.JoinRequest, v1.JoinResponse]
+	leave        *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
+	auditRecords *connect.Client[v1.AuditRecordsRequest, v1.AuditRecordsResponse]
 }
 
 // Forward calls keyquorum.peer.v1.PeerService.Forward.
@@ -193,6 +206,11 @@ func (c *peerServiceClient) Leave(ctx context.Context, req *connect.Request[v1.L
 	return c.leave.CallUnary(ctx, req)
 }
 
+// AuditRecords calls keyquorum.peer.v1.PeerService.AuditRecords.
+func (c *peerServiceClient) AuditRecords(ctx context.Context, req *connect.Request[v1.AuditRecordsRequest]) (*connect.Response[v1.AuditRecordsResponse], error) {
+	return c.auditRecords.CallUnary(ctx, req)
+}
+
 // PeerServiceHandler is an implementation of the keyquorum.peer.v1.PeerService service.
 type PeerServiceHandler interface {
 	// Forward carries out a write for a node that is not the leader. The receiver never forwards it on.
@@ -213,6 +231,8 @@ type PeerServiceHandler interface {
 	Join(context.Context, *connect.Request[v1.JoinRequest]) (*connect.Response[v1.JoinResponse], error)
 	// Leave asks the leader to take the asking member out.
 	Leave(context.Context, *connect.Request[v1.LeaveRequest]) (*connect.Response[v1.LeaveResponse], error)
+	// AuditRecords gives audit records that the asked node has in its files, from a number on: one page.
+	AuditRecords(context.Context, *connect.Request[v1.AuditRecordsRequest]) (*connect.Response[v1.AuditRecordsResponse], error)
 }
 
 // NewPeerServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -274,6 +294,13 @@ func NewPeerServiceHandler(svc PeerServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(peerServiceMethods.ByName("Leave")),
 		connect.WithHandlerOptions(opts...),
 	)
+	peerServiceAuditRecordsHandler := connect.NewUnaryHandler(
+		PeerServiceAuditRecordsProcedure,
+		svc.AuditRecords,
+		connect.WithSchema(peerServiceMethods.ByName("AuditRecords")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/keyquorum.peer.v1.PeerService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case PeerServiceForwardProcedure:
@@ -292,6 +319,8 @@ func NewPeerServiceHandler(svc PeerServiceHandler, opts ...connect.HandlerOption
 			peerServiceJoinHandler.ServeHTTP(w, r)
 		case PeerServiceLeaveProcedure:
 			peerServiceLeaveHandler.ServeHTTP(w, r)
+		case PeerServiceAuditRecordsProcedure:
+			peerServiceAuditRecordsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -331,4 +360,8 @@ func (UnimplementedPeerServiceHandler) Join(context.Context, *connect.Request[v1
 
 func (UnimplementedPeerServiceHandler) Leave(context.Context, *connect.Request[v1.LeaveRequest]) (*connect.Response[v1.LeaveResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keyquorum.peer.v1.PeerService.Leave is not implemented"))
+}
+
+func (UnimplementedPeerServiceHandler) AuditRecords(context.Context, *connect.Request[v1.AuditRecordsRequest]) (*connect.Response[v1.AuditRecordsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keyquorum.peer.v1.PeerService.AuditRecords is not implemented"))
 }
