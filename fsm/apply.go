@@ -59,7 +59,10 @@ func (d *draft) admit(c *Command) *Refusal {
 	case NeedsTime(c.Op) && !d.timed:
 		return &Refusal{Code: CodeNeedTime, Message: "the cluster's time is not known"}
 	}
-	return c.check()
+	if r := c.check(); r != nil {
+		return r
+	}
+	return d.checkCandidates(c.Op)
 }
 
 // op makes the change that op asks for and tells of it in r; or it refuses, and changes nothing.
@@ -85,6 +88,12 @@ func (d *draft) op(op Op, r *Result) *Refusal {
 		return d.removeMember(op.ID)
 	case ForgetMembers:
 		d.forgetMembers(op.IDs)
+	case UseMasterKey:
+		return d.useMasterKey(op)
+	case Rewrap:
+		d.rewrap(op, r)
+	case RetireMasterKey:
+		return d.retireMasterKey(op.ID)
 	case Tick:
 	}
 	return nil

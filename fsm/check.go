@@ -56,6 +56,12 @@ func (c *Command) check() *Refusal {
 		return checkText("id", op.ID, true)
 	case ForgetMembers:
 		return op.check()
+	case UseMasterKey:
+		return op.check()
+	case Rewrap:
+		return op.check()
+	case RetireMasterKey:
+		return checkMasterKey(op.ID)
 	case Tick:
 	}
 	return nil

@@ -49,6 +49,9 @@ func everyOp() []Op {
 		RemoveMember{ID: "n1"},
 		Tick{},
 		ForgetMembers{IDs: []string{"n1", "n2"}},
+		UseMasterKey{ID: 0x01020304, KeyringCheck: sealedUnder(0x01020304, 7), Holders: []string{"n1", "n2"}},
+		Rewrap{Items: []RewrapItem{{Subject: "ada", Key: id, Sealed: []byte("sealed")}, {Subject: "bob", Key: id, Sealed: []byte("anew")}}},
+		RetireMasterKey{ID: 0x01020304},
 	}
 }
 

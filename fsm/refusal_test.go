@@ -21,6 +21,9 @@ func TestFoundedOnceAndFirst(t *testing.T) {
 		RemoveMember{ID: "n1"},
 		Tick{},
 		ForgetMembers{},
+		UseMasterKey{ID: 1, KeyringCheck: sealedUnder(1, 1)},
+		Rewrap{},
+		RetireMasterKey{ID: 1},
 	} {
 		r.refused(at(0), op, CodeNotFounded)
 	}

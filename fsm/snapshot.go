@@ -99,6 +99,7 @@ func (v *View) proto() (*logpb.SnapshotHeader, error) {
 		Users:        uint64(v.users.Len()),
 		Removed:      v.removed,
 		Former:       v.former,
+		MasterKeys:   masterKeysProto(v.masterKeys),
 	}
 	if !v.Founded() {
 		return m, nil

@@ -215,6 +215,9 @@ type Command struct {
 	//	*Command_RemoveMember
 	//	*Command_Tick
 	//	*Command_ForgetMembers
+	//	*Command_UseMasterKey
+	//	*Command_Rewrap
+	//	*Command_RetireMasterKey
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -363,6 +366,33 @@ func (x *Command) GetForgetMembers() *ForgetMembers {
 	return nil
 }
 
+func (x *Command) GetUseMasterKey() *UseMasterKey {
+	if x != nil {
+		if x, ok := x.Op.(*Command_UseMasterKey); ok {
+			return x.UseMasterKey
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRewrap() *Rewrap {
+	if x != nil {
+		if x, ok := x.Op.(*Command_Rewrap); ok {
+			return x.Rewrap
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRetireMasterKey() *RetireMasterKey {
+	if x != nil {
+		if x, ok := x.Op.(*Command_RetireMasterKey); ok {
+			return x.RetireMasterKey
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -411,6 +441,18 @@ type Command_ForgetMembers struct {
 	ForgetMembers *ForgetMembers `protobuf:"bytes,12,opt,name=forget_members,json=forgetMembers,proto3,oneof"`
 }
 
+type Command_UseMasterKey struct {
+	UseMasterKey *UseMasterKey `protobuf:"bytes,30,opt,name=use_master_key,json=useMasterKey,proto3,oneof"`
+}
+
+type Command_Rewrap struct {
+	Rewrap *Rewrap `protobuf:"bytes,31,opt,name=rewrap,proto3,oneof"`
+}
+
+type Command_RetireMasterKey struct {
+	RetireMasterKey *RetireMasterKey `protobuf:"bytes,32,opt,name=retire_master_key,json=retireMasterKey,proto3,oneof"`
+}
+
 func (*Command_Found) isCommand_Op() {}
 
 func (*Command_Issue) isCommand_Op() {}
@@ -432,6 +474,12 @@ func (*Command_RemoveMember) isCommand_Op() {}
 func (*Command_Tick) isCommand_Op() {}
 
 func (*Command_ForgetMembers) isCommand_Op() {}
+
+func (*Command_UseMasterKey) isCommand_Op() {}
+
+func (*Command_Rewrap) isCommand_Op() {}
+
+func (*Command_RetireMasterKey) isCommand_Op() {}
 
 // KeyID is the revision at which a key was made, and the random bits bound into its sealing.
 type KeyID struct {
@@ -1375,6 +1423,160 @@ func (x *ForgetMembers) GetIds() []string {
 	return nil
 }
 
+// UseMasterKey makes a master key the primary one, under which all that is new is sealed.
+type UseMasterKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id that Tink puts before what the key sealed.
+	Id uint32 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Takes the place of the one from the founding; sealed under the key.
+	KeyringCheck []byte `protobuf:"bytes,2,opt,name=keyring_check,json=keyringCheck,proto3" json:"keyring_check,omitempty"`
+	// Ids of the members that said that they hold the key.
+	Holders       []string `protobuf:"bytes,3,rep,name=holders,proto3" json:"holders,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseMasterKey) Reset() {
+	*x = UseMasterKey{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseMasterKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseMasterKey) ProtoMessage() {}
+
+func (x *UseMasterKey) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseMasterKey.ProtoReflect.Descriptor instead.
+func (*UseMasterKey) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *UseMasterKey) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *UseMasterKey) GetKeyringCheck() []byte {
+	if x != nil {
+		return x.KeyringCheck
+	}
+	return nil
+}
+
+func (x *UseMasterKey) GetHolders() []string {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+// Rewrap carries keys that were sealed anew under the primary master key. Apply checks each item again.
+type Rewrap struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*Rewrap_Item         `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rewrap) Reset() {
+	*x = Rewrap{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rewrap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rewrap) ProtoMessage() {}
+
+func (x *Rewrap) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rewrap.ProtoReflect.Descriptor instead.
+func (*Rewrap) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Rewrap) GetItems() []*Rewrap_Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// RetireMasterKey says that nothing is to be sealed under a master key any more.
+type RetireMasterKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireMasterKey) Reset() {
+	*x = RetireMasterKey{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireMasterKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireMasterKey) ProtoMessage() {}
+
+func (x *RetireMasterKey) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireMasterKey.ProtoReflect.Descriptor instead.
+func (*RetireMasterKey) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RetireMasterKey) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
 // SnapshotHeader is a snapshot's first record; the others follow in order: members, then users.
 type SnapshotHeader struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -1390,14 +1592,16 @@ type SnapshotHeader struct {
 	// Ids of the members that were removed, in order. They do not come back.
 	Removed []string `protobuf:"bytes,10,rep,name=removed,proto3" json:"removed,omitempty"`
 	// Ids of those of them that may still hold a fresh state, in order.
-	Former        []string `protobuf:"bytes,11,rep,name=former,proto3" json:"former,omitempty"`
+	Former []string `protobuf:"bytes,11,rep,name=former,proto3" json:"former,omitempty"`
+	// Master keys that were the primary one before, or are retired, in the order in which that came about.
+	MasterKeys    []*MasterKey `protobuf:"bytes,40,rep,name=master_keys,json=masterKeys,proto3" json:"master_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[18]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1613,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[18]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1626,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1502,6 +1706,65 @@ func (x *SnapshotHeader) GetFormer() []string {
 	return nil
 }
 
+func (x *SnapshotHeader) GetMasterKeys() []*MasterKey {
+	if x != nil {
+		return x.MasterKeys
+	}
+	return nil
+}
+
+type MasterKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Retired       bool                   `protobuf:"varint,2,opt,name=retired,proto3" json:"retired,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MasterKey) Reset() {
+	*x = MasterKey{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MasterKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MasterKey) ProtoMessage() {}
+
+func (x *MasterKey) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MasterKey.ProtoReflect.Descriptor instead.
+func (*MasterKey) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *MasterKey) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *MasterKey) GetRetired() bool {
+	if x != nil {
+		return x.Retired
+	}
+	return false
+}
+
 type Key struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        *KeyID                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1516,7 +1779,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[19]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1791,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[19]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1804,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{19}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Key) GetId() *KeyID {
@@ -1593,7 +1856,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[20]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1868,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[20]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1881,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{20}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *User) GetSubject() string {
@@ -1662,7 +1925,7 @@ type Expire_Item struct {
 
 func (x *Expire_Item) Reset() {
 	*x = Expire_Item{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[21]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1937,7 @@ func (x *Expire_Item) String() string {
 func (*Expire_Item) ProtoMessage() {}
 
 func (x *Expire_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[21]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,6 +1974,66 @@ func (x *Expire_Item) GetCandidate() *Candidate {
 	return nil
 }
 
+type Rewrap_Item struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	Key           *KeyID                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Sealed        []byte                 `protobuf:"bytes,3,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rewrap_Item) Reset() {
+	*x = Rewrap_Item{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rewrap_Item) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rewrap_Item) ProtoMessage() {}
+
+func (x *Rewrap_Item) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rewrap_Item.ProtoReflect.Descriptor instead.
+func (*Rewrap_Item) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{19, 0}
+}
+
+func (x *Rewrap_Item) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Rewrap_Item) GetKey() *KeyID {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Rewrap_Item) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
 var File_keyquorum_log_v1_log_proto protoreflect.FileDescriptor
 
 const file_keyquorum_log_v1_log_proto_rawDesc = "" +
@@ -1723,7 +2046,7 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\x06Origin\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\tR\x04node\"\xbd\x05\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\"\x8a\a\n" +
 	"\aCommand\x120\n" +
 	"\x06origin\x18\x01 \x01(\v2\x18.keyquorum.log.v1.OriginR\x06origin\x12/\n" +
 	"\x05found\x18\x02 \x01(\v2\x17.keyquorum.log.v1.FoundH\x00R\x05found\x12/\n" +
@@ -1738,7 +2061,10 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\rremove_member\x18\n" +
 	" \x01(\v2\x1e.keyquorum.log.v1.RemoveMemberH\x00R\fremoveMember\x12,\n" +
 	"\x04tick\x18\v \x01(\v2\x16.keyquorum.log.v1.TickH\x00R\x04tick\x12H\n" +
-	"\x0eforget_members\x18\f \x01(\v2\x1f.keyquorum.log.v1.ForgetMembersH\x00R\rforgetMembersB\x04\n" +
+	"\x0eforget_members\x18\f \x01(\v2\x1f.keyquorum.log.v1.ForgetMembersH\x00R\rforgetMembers\x12F\n" +
+	"\x0euse_master_key\x18\x1e \x01(\v2\x1e.keyquorum.log.v1.UseMasterKeyH\x00R\fuseMasterKey\x122\n" +
+	"\x06rewrap\x18\x1f \x01(\v2\x18.keyquorum.log.v1.RewrapH\x00R\x06rewrap\x12O\n" +
+	"\x11retire_master_key\x18  \x01(\v2!.keyquorum.log.v1.RetireMasterKeyH\x00R\x0fretireMasterKeyB\x04\n" +
 	"\x02op\";\n" +
 	"\x05KeyID\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
@@ -1823,7 +2149,19 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x06\n" +
 	"\x04Tick\"!\n" +
 	"\rForgetMembers\x12\x10\n" +
-	"\x03ids\x18\x01 \x03(\tR\x03ids\"\xd7\x02\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\"]\n" +
+	"\fUseMasterKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12#\n" +
+	"\rkeyring_check\x18\x02 \x01(\fR\fkeyringCheck\x12\x18\n" +
+	"\aholders\x18\x03 \x03(\tR\aholders\"\xa2\x01\n" +
+	"\x06Rewrap\x123\n" +
+	"\x05items\x18\x01 \x03(\v2\x1d.keyquorum.log.v1.Rewrap.ItemR\x05items\x1ac\n" +
+	"\x04Item\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12)\n" +
+	"\x03key\x18\x02 \x01(\v2\x17.keyquorum.log.v1.KeyIDR\x03key\x12\x16\n" +
+	"\x06sealed\x18\x03 \x01(\fR\x06sealed\"!\n" +
+	"\x0fRetireMasterKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\"\x95\x03\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\x12\x1a\n" +
@@ -1837,7 +2175,12 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\x05users\x18\t \x01(\x04R\x05users\x12\x18\n" +
 	"\aremoved\x18\n" +
 	" \x03(\tR\aremoved\x12\x16\n" +
-	"\x06former\x18\v \x03(\tR\x06former\"\x99\x01\n" +
+	"\x06former\x18\v \x03(\tR\x06former\x12<\n" +
+	"\vmaster_keys\x18( \x03(\v2\x1b.keyquorum.log.v1.MasterKeyR\n" +
+	"masterKeys\"5\n" +
+	"\tMasterKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
+	"\aretired\x18\x02 \x01(\bR\aretired\"\x99\x01\n" +
 	"\x03Key\x12'\n" +
 	"\x02id\x18\x01 \x01(\v2\x17.keyquorum.log.v1.KeyIDR\x02id\x12\x16\n" +
 	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x1d\n" +
@@ -1869,31 +2212,36 @@ func file_keyquorum_log_v1_log_proto_rawDescGZIP() []byte {
 }
 
 var file_keyquorum_log_v1_log_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_keyquorum_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_keyquorum_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_keyquorum_log_v1_log_proto_goTypes = []any{
-	(Mode)(0),              // 0: keyquorum.log.v1.Mode
-	(*Entry)(nil),          // 1: keyquorum.log.v1.Entry
-	(*Origin)(nil),         // 2: keyquorum.log.v1.Origin
-	(*Command)(nil),        // 3: keyquorum.log.v1.Command
-	(*KeyID)(nil),          // 4: keyquorum.log.v1.KeyID
-	(*Candidate)(nil),      // 5: keyquorum.log.v1.Candidate
-	(*Found)(nil),          // 6: keyquorum.log.v1.Found
-	(*Issue)(nil),          // 7: keyquorum.log.v1.Issue
-	(*Rotate)(nil),         // 8: keyquorum.log.v1.Rotate
-	(*Revoke)(nil),         // 9: keyquorum.log.v1.Revoke
-	(*Delete)(nil),         // 10: keyquorum.log.v1.Delete
-	(*Expire)(nil),         // 11: keyquorum.log.v1.Expire
-	(*Settings)(nil),       // 12: keyquorum.log.v1.Settings
-	(*UpdateSettings)(nil), // 13: keyquorum.log.v1.UpdateSettings
-	(*Member)(nil),         // 14: keyquorum.log.v1.Member
-	(*PutMember)(nil),      // 15: keyquorum.log.v1.PutMember
-	(*RemoveMember)(nil),   // 16: keyquorum.log.v1.RemoveMember
-	(*Tick)(nil),           // 17: keyquorum.log.v1.Tick
-	(*ForgetMembers)(nil),  // 18: keyquorum.log.v1.ForgetMembers
-	(*SnapshotHeader)(nil), // 19: keyquorum.log.v1.SnapshotHeader
-	(*Key)(nil),            // 20: keyquorum.log.v1.Key
-	(*User)(nil),           // 21: keyquorum.log.v1.User
-	(*Expire_Item)(nil),    // 22: keyquorum.log.v1.Expire.Item
+	(Mode)(0),               // 0: keyquorum.log.v1.Mode
+	(*Entry)(nil),           // 1: keyquorum.log.v1.Entry
+	(*Origin)(nil),          // 2: keyquorum.log.v1.Origin
+	(*Command)(nil),         // 3: keyquorum.log.v1.Command
+	(*KeyID)(nil),           // 4: keyquorum.log.v1.KeyID
+	(*Candidate)(nil),       // 5: keyquorum.log.v1.Candidate
+	(*Found)(nil),           // 6: keyquorum.log.v1.Found
+	(*Issue)(nil),           // 7: keyquorum.log.v1.Issue
+	(*Rotate)(nil),          // 8: keyquorum.log.v1.Rotate
+	(*Revoke)(nil),          // 9: keyquorum.log.v1.Revoke
+	(*Delete)(nil),          // 10: keyquorum.log.v1.Delete
+	(*Expire)(nil),          // 11: keyquorum.log.v1.Expire
+	(*Settings)(nil),        // 12: keyquorum.log.v1.Settings
+	(*UpdateSettings)(nil),  // 13: keyquorum.log.v1.UpdateSettings
+	(*Member)(nil),          // 14: keyquorum.log.v1.Member
+	(*PutMember)(nil),       // 15: keyquorum.log.v1.PutMember
+	(*RemoveMember)(nil),    // 16: keyquorum.log.v1.RemoveMember
+	(*Tick)(nil),            // 17: keyquorum.log.v1.Tick
+	(*ForgetMembers)(nil),   // 18: keyquorum.log.v1.ForgetMembers
+	(*UseMasterKey)(nil),    // 19: keyquorum.log.v1.UseMasterKey
+	(*Rewrap)(nil),          // 20: keyquorum.log.v1.Rewrap
+	(*RetireMasterKey)(nil), // 21: keyquorum.log.v1.RetireMasterKey
+	(*SnapshotHeader)(nil),  // 22: keyquorum.log.v1.SnapshotHeader
+	(*MasterKey)(nil),       // 23: keyquorum.log.v1.MasterKey
+	(*Key)(nil),             // 24: keyquorum.log.v1.Key
+	(*User)(nil),            // 25: keyquorum.log.v1.User
+	(*Expire_Item)(nil),     // 26: keyquorum.log.v1.Expire.Item
+	(*Rewrap_Item)(nil),     // 27: keyquorum.log.v1.Rewrap.Item
 }
 var file_keyquorum_log_v1_log_proto_depIdxs = []int32{
 	3,  // 0: keyquorum.log.v1.Entry.commands:type_name -> keyquorum.log.v1.Command
@@ -1909,28 +2257,34 @@ var file_keyquorum_log_v1_log_proto_depIdxs = []int32{
 	16, // 10: keyquorum.log.v1.Command.remove_member:type_name -> keyquorum.log.v1.RemoveMember
 	17, // 11: keyquorum.log.v1.Command.tick:type_name -> keyquorum.log.v1.Tick
 	18, // 12: keyquorum.log.v1.Command.forget_members:type_name -> keyquorum.log.v1.ForgetMembers
-	12, // 13: keyquorum.log.v1.Found.settings:type_name -> keyquorum.log.v1.Settings
-	5,  // 14: keyquorum.log.v1.Issue.candidate:type_name -> keyquorum.log.v1.Candidate
-	4,  // 15: keyquorum.log.v1.Rotate.expected:type_name -> keyquorum.log.v1.KeyID
-	5,  // 16: keyquorum.log.v1.Rotate.candidate:type_name -> keyquorum.log.v1.Candidate
-	4,  // 17: keyquorum.log.v1.Revoke.expected:type_name -> keyquorum.log.v1.KeyID
-	5,  // 18: keyquorum.log.v1.Revoke.candidate:type_name -> keyquorum.log.v1.Candidate
-	4,  // 19: keyquorum.log.v1.Delete.expected:type_name -> keyquorum.log.v1.KeyID
-	22, // 20: keyquorum.log.v1.Expire.items:type_name -> keyquorum.log.v1.Expire.Item
-	0,  // 21: keyquorum.log.v1.Settings.mode:type_name -> keyquorum.log.v1.Mode
-	0,  // 22: keyquorum.log.v1.UpdateSettings.mode:type_name -> keyquorum.log.v1.Mode
-	14, // 23: keyquorum.log.v1.PutMember.member:type_name -> keyquorum.log.v1.Member
-	12, // 24: keyquorum.log.v1.SnapshotHeader.settings:type_name -> keyquorum.log.v1.Settings
-	4,  // 25: keyquorum.log.v1.Key.id:type_name -> keyquorum.log.v1.KeyID
-	20, // 26: keyquorum.log.v1.User.active:type_name -> keyquorum.log.v1.Key
-	20, // 27: keyquorum.log.v1.User.retiring:type_name -> keyquorum.log.v1.Key
-	4,  // 28: keyquorum.log.v1.Expire.Item.key:type_name -> keyquorum.log.v1.KeyID
-	5,  // 29: keyquorum.log.v1.Expire.Item.candidate:type_name -> keyquorum.log.v1.Candidate
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	19, // 13: keyquorum.log.v1.Command.use_master_key:type_name -> keyquorum.log.v1.UseMasterKey
+	20, // 14: keyquorum.log.v1.Command.rewrap:type_name -> keyquorum.log.v1.Rewrap
+	21, // 15: keyquorum.log.v1.Command.retire_master_key:type_name -> keyquorum.log.v1.RetireMasterKey
+	12, // 16: keyquorum.log.v1.Found.settings:type_name -> keyquorum.log.v1.Settings
+	5,  // 17: keyquorum.log.v1.Issue.candidate:type_name -> keyquorum.log.v1.Candidate
+	4,  // 18: keyquorum.log.v1.Rotate.expected:type_name -> keyquorum.log.v1.KeyID
+	5,  // 19: keyquorum.log.v1.Rotate.candidate:type_name -> keyquorum.log.v1.Candidate
+	4,  // 20: keyquorum.log.v1.Revoke.expected:type_name -> keyquorum.log.v1.KeyID
+	5,  // 21: keyquorum.log.v1.Revoke.candidate:type_name -> keyquorum.log.v1.Candidate
+	4,  // 22: keyquorum.log.v1.Delete.expected:type_name -> keyquorum.log.v1.KeyID
+	26, // 23: keyquorum.log.v1.Expire.items:type_name -> keyquorum.log.v1.Expire.Item
+	0,  // 24: keyquorum.log.v1.Settings.mode:type_name -> keyquorum.log.v1.Mode
+	0,  // 25: keyquorum.log.v1.UpdateSettings.mode:type_name -> keyquorum.log.v1.Mode
+	14, // 26: keyquorum.log.v1.PutMember.member:type_name -> keyquorum.log.v1.Member
+	27, // 27: keyquorum.log.v1.Rewrap.items:type_name -> keyquorum.log.v1.Rewrap.Item
+	12, // 28: keyquorum.log.v1.SnapshotHeader.settings:type_name -> keyquorum.log.v1.Settings
+	23, // 29: keyquorum.log.v1.SnapshotHeader.master_keys:type_name -> keyquorum.log.v1.MasterKey
+	4,  // 30: keyquorum.log.v1.Key.id:type_name -> keyquorum.log.v1.KeyID
+	24, // 31: keyquorum.log.v1.User.active:type_name -> keyquorum.log.v1.Key
+	24, // 32: keyquorum.log.v1.User.retiring:type_name -> keyquorum.log.v1.Key
+	4,  // 33: keyquorum.log.v1.Expire.Item.key:type_name -> keyquorum.log.v1.KeyID
+	5,  // 34: keyquorum.log.v1.Expire.Item.candidate:type_name -> keyquorum.log.v1.Candidate
+	4,  // 35: keyquorum.log.v1.Rewrap.Item.key:type_name -> keyquorum.log.v1.KeyID
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_keyquorum_log_v1_log_proto_init() }
@@ -1950,6 +2304,9 @@ func file_keyquorum_log_v1_log_proto_init() {
 		(*Command_RemoveMember)(nil),
 		(*Command_Tick)(nil),
 		(*Command_ForgetMembers)(nil),
+		(*Command_UseMasterKey)(nil),
+		(*Command_Rewrap)(nil),
+		(*Command_RetireMasterKey)(nil),
 	}
 	file_keyquorum_log_v1_log_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
@@ -1958,7 +2315,7 @@ func file_keyquorum_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyquorum_log_v1_log_proto_rawDesc), len(file_keyquorum_log_v1_log_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
