@@ -34,6 +34,8 @@ type Node struct {
 	peers     *peers
 	clock     *clock.Clock
 	proposer  *propose.Proposer
+	keyring   *keyring
+	look      lookout
 	members   *membership.Manager
 	placement *placement.Placement
 	freshness *freshness.Freshness
@@ -83,6 +85,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	_, _ = rand.Read(n.process) // never fails: crypto/rand
 	n.fsm = fsm.New(fsm.Config{OnHalt: n.halt})
+	n.keyring = &keyring{ring: cfg.Keyring, view: n.fsm.View}
 	n.challenges = newChallenges(cfg.Mono)
 	n.peers = newPeers(cfg.Dial, n.rpcAddress)
 	if err := n.startRaft(); err != nil {
@@ -121,7 +124,7 @@ func (n *Node) furnish() {
 		Nudge: n.ticks.Nudge, Leading: n.leading.Load, Origin: n.origin(), Logger: n.log,
 	})
 	n.tokens = tokens.New(tokens.Config{
-		Node: n.cfg.Name, State: n.fsm.State, Freshness: n.freshness, Settle: n.settle, Keyring: n.cfg.Keyring,
+		Node: n.cfg.Name, State: n.fsm.State, Freshness: n.freshness, Settle: n.settle, Keyring: n.keyring,
 		Propose: n.proposer.Propose, Now: n.clock.Now, Last: n.clock.Last,
 	})
 	n.local = &localWriter{node: n}

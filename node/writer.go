@@ -95,6 +95,11 @@ func (n *Node) UpdateSettings(ctx context.Context, by rpc.Caller, req *v1.Update
 	return route(ctx, n, by, req, rpc.Writer.UpdateSettings)
 }
 
+// RetireMasterKey implements rpc.Writer.
+func (n *Node) RetireMasterKey(ctx context.Context, by rpc.Caller, req *v1.RetireMasterKeyRequest) (*v1.RetireMasterKeyResponse, error) {
+	return route(ctx, n, by, req, rpc.Writer.RetireMasterKey)
+}
+
 // localWriter carries writes out on this node; the log refuses them where it does not lead.
 type localWriter struct{ node *Node }
 
@@ -155,6 +160,10 @@ func (w *localWriter) UpdateSettings(ctx context.Context, by rpc.Caller, req *v1
 	return &v1.UpdateSettingsResponse{Settings: rpc.SettingsMessage(res.Settings)}, nil
 }
 
+func (w *localWriter) RetireMasterKey(ctx context.Context, by rpc.Caller, req *v1.RetireMasterKeyRequest) (*v1.RetireMasterKeyResponse, error) {
+	return w.retire(ctx, originOf(by), req.GetMasterKey())
+}
+
 // ofSettings names the field of a refusal as requests have it: settings come in a message of their own.
 func ofSettings(err error) error {
 	refusal, ok := errors.AsType[*fsm.Refusal](err)
@@ -212,6 +221,11 @@ func (f *forwarder) TransferLeadership(ctx context.Context, by rpc.Caller, req *
 func (f *forwarder) UpdateSettings(ctx context.Context, by rpc.Caller, req *v1.UpdateSettingsRequest) (*v1.UpdateSettingsResponse, error) {
 	res, err := f.send(ctx, by, &peerv1.ForwardRequest{Write: &peerv1.ForwardRequest_UpdateSettings{UpdateSettings: req}})
 	return res.GetUpdateSettings(), err
+}
+
+func (f *forwarder) RetireMasterKey(ctx context.Context, by rpc.Caller, req *v1.RetireMasterKeyRequest) (*v1.RetireMasterKeyResponse, error) {
+	res, err := f.send(ctx, by, &peerv1.ForwardRequest{Write: &peerv1.ForwardRequest_RetireMasterKey{RetireMasterKey: req}})
+	return res.GetRetireMasterKey(), err
 }
 
 // find gives the one member that an id or a name means.

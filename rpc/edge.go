@@ -67,7 +67,8 @@ func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits) *ed
 			routes[p] = route{body: maxPeerBody, room: peers}
 		case p == keyquorumv1connect.TokenServiceVerifyBatchProcedure:
 			routes[p] = route{body: maxBatchBody, room: bulk, turns: few}
-		case p == keyquorumv1connect.KeyServiceListProcedure:
+		case p == keyquorumv1connect.KeyServiceListProcedure,
+			p == keyquorumv1connect.ClusterServiceKeyringStatusProcedure: // it asks all members
 			routes[p] = route{body: maxBody, room: bulk, turns: few}
 		case p == keyquorumv1connect.KeyServiceRevokeProcedure, p == keyquorumv1connect.KeyServiceDeleteProcedure:
 			routes[p] = route{body: maxBody, room: endings}

@@ -55,6 +55,10 @@ func carryOut(ctx context.Context, w Writer, by Caller, req *peerv1.ForwardReque
 		out := new(peerv1.ForwardResponse_UpdateSettings)
 		out.UpdateSettings, err = checked(ctx, by, write.UpdateSettings, checkUpdateSettings, w.UpdateSettings)
 		res.Result = out
+	case *peerv1.ForwardRequest_RetireMasterKey:
+		out := new(peerv1.ForwardResponse_RetireMasterKey)
+		out.RetireMasterKey, err = checked(ctx, by, write.RetireMasterKey, checkRetireMasterKey, w.RetireMasterKey)
+		res.Result = out
 	default:
 		return nil, fault.Invalid("write", "is missing, or of a kind that this node does not know")
 	}

@@ -31,6 +31,7 @@ type Writer interface {
 	Remove(context.Context, Caller, *v1.RemoveRequest) (*v1.RemoveResponse, error)
 	TransferLeadership(context.Context, Caller, *v1.TransferLeadershipRequest) (*v1.TransferLeadershipResponse, error)
 	UpdateSettings(context.Context, Caller, *v1.UpdateSettingsRequest) (*v1.UpdateSettingsResponse, error)
+	RetireMasterKey(context.Context, Caller, *v1.RetireMasterKeyRequest) (*v1.RetireMasterKeyResponse, error)
 }
 
 // Reader answers from the node's own memory.
@@ -42,6 +43,8 @@ type Reader interface {
 	Status(context.Context) (*v1.StatusResponse, error)
 	Members(context.Context) (*v1.MembersResponse, error)
 	GetSettings(context.Context) (*v1.GetSettingsResponse, error)
+	// KeyringStatus asks the other members too.
+	KeyringStatus(context.Context) (*v1.KeyringStatusResponse, error)
 }
 
 // Peers answers the other nodes of the cluster. It never forwards.

@@ -23,7 +23,7 @@ func (*keyringInitCommand) Help() string {
 }
 
 func (c *keyringInitCommand) run(ctx context.Context, s *session) error {
-	switch err := seal.Init(c.File); {
+	switch err := seal.Init(ctx, c.File); {
 	case errors.Is(err, fs.ErrExist) && c.IfMissing:
 		return c.keep(ctx, s)
 	case errors.Is(err, fs.ErrExist):

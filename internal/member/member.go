@@ -32,6 +32,9 @@ type Config struct {
 	// Version is the build's, for the member record; may be empty.
 	Version string
 	Keyring *seal.Keyring
+	// KeyringProvider is where Keyring came from, looked at every KeyringInterval; the node's.
+	KeyringProvider seal.Provider
+	KeyringInterval time.Duration
 	// RPCListen, RaftListen and GossipListen are HOST:PORT; port 0 lets the system choose.
 	RPCListen, RaftListen, GossipListen string
 	// SnapshotThreshold and TrailingLogs are the node's; its defaults if zero.
@@ -82,7 +85,7 @@ func Open(cfg Config) (m *Member, err error) {
 	halted := make(chan error, 1)
 	conf := node.Config{
 		Name: cfg.Name, Region: cfg.Region, Replica: cfg.Replica, Version: cfg.Version,
-		Keyring: cfg.Keyring, Timing: cfg.Timing, Mono: monotonic(),
+		Keyring: cfg.Keyring, KeyringProvider: cfg.KeyringProvider, KeyringInterval: cfg.KeyringInterval, Timing: cfg.Timing, Mono: monotonic(),
 		SnapshotThreshold: cfg.SnapshotThreshold, SnapshotInterval: cfg.SnapshotInterval, TrailingLogs: cfg.TrailingLogs,
 		MaxConns: cfg.MaxConns, Logger: cfg.Logger, Registry: registry, Halted: halted,
 	}
@@ -142,6 +145,7 @@ func (m *Member) openDisk(cfg Config, conf *node.Config, registry *prometheus.Re
 	if err := datadir.Check(store, snapshots); err != nil {
 		return err
 	}
+	conf.KeyringHeld = func(k *seal.Keyring) error { return dir.NoteKeyring(k) }
 	conf.ID, conf.Logs, conf.Stable, conf.Snapshots = dir.ID(), store, store, snapshots
 	return nil
 }

@@ -135,7 +135,7 @@ func (s *Store) change(ctx context.Context, do func(*keyset.Manager) error) erro
 }
 
 // Init makes a new keyring in a file at path that only its owner can read, as Store.Init.
-func Init(path string) error { return File(path).Init(context.Background()) }
+func Init(ctx context.Context, path string) error { return File(path).Init(ctx) }
 
 type envSource string
 

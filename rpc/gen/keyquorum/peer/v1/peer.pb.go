@@ -40,6 +40,7 @@ type ForwardRequest struct {
 	//	*ForwardRequest_Remove
 	//	*ForwardRequest_TransferLeadership
 	//	*ForwardRequest_UpdateSettings
+	//	*ForwardRequest_RetireMasterKey
 	Write         isForwardRequest_Write `protobuf_oneof:"write"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -173,6 +174,15 @@ func (x *ForwardRequest) GetUpdateSettings() *v1.UpdateSettingsRequest {
 	return nil
 }
 
+func (x *ForwardRequest) GetRetireMasterKey() *v1.RetireMasterKeyRequest {
+	if x != nil {
+		if x, ok := x.Write.(*ForwardRequest_RetireMasterKey); ok {
+			return x.RetireMasterKey
+		}
+	}
+	return nil
+}
+
 type isForwardRequest_Write interface {
 	isForwardRequest_Write()
 }
@@ -205,6 +215,10 @@ type ForwardRequest_UpdateSettings struct {
 	UpdateSettings *v1.UpdateSettingsRequest `protobuf:"bytes,11,opt,name=update_settings,json=updateSettings,proto3,oneof"`
 }
 
+type ForwardRequest_RetireMasterKey struct {
+	RetireMasterKey *v1.RetireMasterKeyRequest `protobuf:"bytes,30,opt,name=retire_master_key,json=retireMasterKey,proto3,oneof"`
+}
+
 func (*ForwardRequest_Issue) isForwardRequest_Write() {}
 
 func (*ForwardRequest_Rotate) isForwardRequest_Write() {}
@@ -219,6 +233,8 @@ func (*ForwardRequest_TransferLeadership) isForwardRequest_Write() {}
 
 func (*ForwardRequest_UpdateSettings) isForwardRequest_Write() {}
 
+func (*ForwardRequest_RetireMasterKey) isForwardRequest_Write() {}
+
 type ForwardResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Result:
@@ -230,6 +246,7 @@ type ForwardResponse struct {
 	//	*ForwardResponse_Remove
 	//	*ForwardResponse_TransferLeadership
 	//	*ForwardResponse_UpdateSettings
+	//	*ForwardResponse_RetireMasterKey
 	Result        isForwardResponse_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -335,6 +352,15 @@ func (x *ForwardResponse) GetUpdateSettings() *v1.UpdateSettingsResponse {
 	return nil
 }
 
+func (x *ForwardResponse) GetRetireMasterKey() *v1.RetireMasterKeyResponse {
+	if x != nil {
+		if x, ok := x.Result.(*ForwardResponse_RetireMasterKey); ok {
+			return x.RetireMasterKey
+		}
+	}
+	return nil
+}
+
 type isForwardResponse_Result interface {
 	isForwardResponse_Result()
 }
@@ -367,6 +393,10 @@ type ForwardResponse_UpdateSettings struct {
 	UpdateSettings *v1.UpdateSettingsResponse `protobuf:"bytes,7,opt,name=update_settings,json=updateSettings,proto3,oneof"`
 }
 
+type ForwardResponse_RetireMasterKey struct {
+	RetireMasterKey *v1.RetireMasterKeyResponse `protobuf:"bytes,30,opt,name=retire_master_key,json=retireMasterKey,proto3,oneof"`
+}
+
 func (*ForwardResponse_Issue) isForwardResponse_Result() {}
 
 func (*ForwardResponse_Rotate) isForwardResponse_Result() {}
@@ -380,6 +410,8 @@ func (*ForwardResponse_Remove) isForwardResponse_Result() {}
 func (*ForwardResponse_TransferLeadership) isForwardResponse_Result() {}
 
 func (*ForwardResponse_UpdateSettings) isForwardResponse_Result() {}
+
+func (*ForwardResponse_RetireMasterKey) isForwardResponse_Result() {}
 
 type ClockRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -517,7 +549,9 @@ type StandingResponse struct {
 	// Position in the log that it has applied.
 	AppliedIndex uint64 `protobuf:"varint,4,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	// Tells the process that answers from another that runs under the same id.
-	Process       []byte `protobuf:"bytes,5,opt,name=process,proto3" json:"process,omitempty"`
+	Process []byte `protobuf:"bytes,5,opt,name=process,proto3" json:"process,omitempty"`
+	// Ids of the master keys that it holds, the newest last.
+	MasterKeys    []uint32 `protobuf:"varint,30,rep,packed,name=master_keys,json=masterKeys,proto3" json:"master_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -583,6 +617,13 @@ func (x *StandingResponse) GetAppliedIndex() uint64 {
 func (x *StandingResponse) GetProcess() []byte {
 	if x != nil {
 		return x.Process
+	}
+	return nil
+}
+
+func (x *StandingResponse) GetMasterKeys() []uint32 {
+	if x != nil {
+		return x.MasterKeys
 	}
 	return nil
 }
@@ -820,8 +861,10 @@ func (*ChallengeRequest) Descriptor() ([]byte, []int) {
 }
 
 type ChallengeResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Challenge     []byte                 `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Challenge []byte                 `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	// The primary master key, under which the proof is to be made; 0 if the asked node is in no cluster.
+	MasterKey     uint32 `protobuf:"varint,30,opt,name=master_key,json=masterKey,proto3" json:"master_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -861,6 +904,13 @@ func (x *ChallengeResponse) GetChallenge() []byte {
 		return x.Challenge
 	}
 	return nil
+}
+
+func (x *ChallengeResponse) GetMasterKey() uint32 {
+	if x != nil {
+		return x.MasterKey
+	}
+	return 0
 }
 
 type JoinRequest struct {
@@ -1135,7 +1185,7 @@ var File_keyquorum_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1ckeyquorum/peer/v1/peer.proto\x12\x11keyquorum.peer.v1\x1a\x1akeyquorum/v1/cluster.proto\x1a\x16keyquorum/v1/key.proto\x1a\x18keyquorum/v1/token.proto\"\xb6\x04\n" +
+	"\x1ckeyquorum/peer/v1/peer.proto\x12\x11keyquorum.peer.v1\x1a\x1akeyquorum/v1/cluster.proto\x1a\x16keyquorum/v1/key.proto\x1a\x18keyquorum/v1/token.proto\"\x8a\x05\n" +
 	"\x0eForwardRequest\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -1149,8 +1199,9 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\x06remove\x18\t \x01(\v2\x1b.keyquorum.v1.RemoveRequestH\x00R\x06remove\x12Z\n" +
 	"\x13transfer_leadership\x18\n" +
 	" \x01(\v2'.keyquorum.v1.TransferLeadershipRequestH\x00R\x12transferLeadership\x12N\n" +
-	"\x0fupdate_settings\x18\v \x01(\v2#.keyquorum.v1.UpdateSettingsRequestH\x00R\x0eupdateSettingsB\a\n" +
-	"\x05write\"\xde\x03\n" +
+	"\x0fupdate_settings\x18\v \x01(\v2#.keyquorum.v1.UpdateSettingsRequestH\x00R\x0eupdateSettings\x12R\n" +
+	"\x11retire_master_key\x18\x1e \x01(\v2$.keyquorum.v1.RetireMasterKeyRequestH\x00R\x0fretireMasterKeyB\a\n" +
+	"\x05write\"\xb3\x04\n" +
 	"\x0fForwardResponse\x123\n" +
 	"\x05issue\x18\x01 \x01(\v2\x1b.keyquorum.v1.IssueResponseH\x00R\x05issue\x126\n" +
 	"\x06rotate\x18\x02 \x01(\v2\x1c.keyquorum.v1.RotateResponseH\x00R\x06rotate\x126\n" +
@@ -1158,20 +1209,23 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\x06delete\x18\x04 \x01(\v2\x1c.keyquorum.v1.DeleteResponseH\x00R\x06delete\x126\n" +
 	"\x06remove\x18\x05 \x01(\v2\x1c.keyquorum.v1.RemoveResponseH\x00R\x06remove\x12[\n" +
 	"\x13transfer_leadership\x18\x06 \x01(\v2(.keyquorum.v1.TransferLeadershipResponseH\x00R\x12transferLeadership\x12O\n" +
-	"\x0fupdate_settings\x18\a \x01(\v2$.keyquorum.v1.UpdateSettingsResponseH\x00R\x0eupdateSettingsB\b\n" +
+	"\x0fupdate_settings\x18\a \x01(\v2$.keyquorum.v1.UpdateSettingsResponseH\x00R\x0eupdateSettings\x12S\n" +
+	"\x11retire_master_key\x18\x1e \x01(\v2%.keyquorum.v1.RetireMasterKeyResponseH\x00R\x0fretireMasterKeyB\b\n" +
 	"\x06result\"\x0e\n" +
 	"\fClockRequest\"A\n" +
 	"\rClockResponse\x12\x17\n" +
 	"\awall_ns\x18\x01 \x01(\x03R\x06wallNs\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"\x11\n" +
-	"\x0fStandingRequest\"\xa5\x01\n" +
+	"\x0fStandingRequest\"\xc6\x01\n" +
 	"\x10StandingResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x1a\n" +
 	"\bfounding\x18\x03 \x01(\bR\bfounding\x12#\n" +
 	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\x12\x18\n" +
-	"\aprocess\x18\x05 \x01(\fR\aprocess\">\n" +
+	"\aprocess\x18\x05 \x01(\fR\aprocess\x12\x1f\n" +
+	"\vmaster_keys\x18\x1e \x03(\rR\n" +
+	"masterKeys\">\n" +
 	"\vTickRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x16\n" +
 	"\x06waited\x18\x02 \x01(\bR\x06waited\"*\n" +
@@ -1182,9 +1236,11 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\x0fAppliedResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\"\x12\n" +
-	"\x10ChallengeRequest\"1\n" +
+	"\x10ChallengeRequest\"P\n" +
 	"\x11ChallengeResponse\x12\x1c\n" +
-	"\tchallenge\x18\x01 \x01(\fR\tchallenge\"\xcd\x01\n" +
+	"\tchallenge\x18\x01 \x01(\fR\tchallenge\x12\x1d\n" +
+	"\n" +
+	"master_key\x18\x1e \x01(\rR\tmasterKey\"\xcd\x01\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12,\n" +
@@ -1252,14 +1308,16 @@ var file_keyquorum_peer_v1_peer_proto_goTypes = []any{
 	(*v1.RemoveRequest)(nil),              // 20: keyquorum.v1.RemoveRequest
 	(*v1.TransferLeadershipRequest)(nil),  // 21: keyquorum.v1.TransferLeadershipRequest
 	(*v1.UpdateSettingsRequest)(nil),      // 22: keyquorum.v1.UpdateSettingsRequest
-	(*v1.IssueResponse)(nil),              // 23: keyquorum.v1.IssueResponse
-	(*v1.RotateResponse)(nil),             // 24: keyquorum.v1.RotateResponse
-	(*v1.RevokeResponse)(nil),             // 25: keyquorum.v1.RevokeResponse
-	(*v1.DeleteResponse)(nil),             // 26: keyquorum.v1.DeleteResponse
-	(*v1.RemoveResponse)(nil),             // 27: keyquorum.v1.RemoveResponse
-	(*v1.TransferLeadershipResponse)(nil), // 28: keyquorum.v1.TransferLeadershipResponse
-	(*v1.UpdateSettingsResponse)(nil),     // 29: keyquorum.v1.UpdateSettingsResponse
-	(*v1.Member)(nil),                     // 30: keyquorum.v1.Member
+	(*v1.RetireMasterKeyRequest)(nil),     // 23: keyquorum.v1.RetireMasterKeyRequest
+	(*v1.IssueResponse)(nil),              // 24: keyquorum.v1.IssueResponse
+	(*v1.RotateResponse)(nil),             // 25: keyquorum.v1.RotateResponse
+	(*v1.RevokeResponse)(nil),             // 26: keyquorum.v1.RevokeResponse
+	(*v1.DeleteResponse)(nil),             // 27: keyquorum.v1.DeleteResponse
+	(*v1.RemoveResponse)(nil),             // 28: keyquorum.v1.RemoveResponse
+	(*v1.TransferLeadershipResponse)(nil), // 29: keyquorum.v1.TransferLeadershipResponse
+	(*v1.UpdateSettingsResponse)(nil),     // 30: keyquorum.v1.UpdateSettingsResponse
+	(*v1.RetireMasterKeyResponse)(nil),    // 31: keyquorum.v1.RetireMasterKeyResponse
+	(*v1.Member)(nil),                     // 32: keyquorum.v1.Member
 }
 var file_keyquorum_peer_v1_peer_proto_depIdxs = []int32{
 	16, // 0: keyquorum.peer.v1.ForwardRequest.issue:type_name -> keyquorum.v1.IssueRequest
@@ -1269,35 +1327,37 @@ var file_keyquorum_peer_v1_peer_proto_depIdxs = []int32{
 	20, // 4: keyquorum.peer.v1.ForwardRequest.remove:type_name -> keyquorum.v1.RemoveRequest
 	21, // 5: keyquorum.peer.v1.ForwardRequest.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipRequest
 	22, // 6: keyquorum.peer.v1.ForwardRequest.update_settings:type_name -> keyquorum.v1.UpdateSettingsRequest
-	23, // 7: keyquorum.peer.v1.ForwardResponse.issue:type_name -> keyquorum.v1.IssueResponse
-	24, // 8: keyquorum.peer.v1.ForwardResponse.rotate:type_name -> keyquorum.v1.RotateResponse
-	25, // 9: keyquorum.peer.v1.ForwardResponse.revoke:type_name -> keyquorum.v1.RevokeResponse
-	26, // 10: keyquorum.peer.v1.ForwardResponse.delete:type_name -> keyquorum.v1.DeleteResponse
-	27, // 11: keyquorum.peer.v1.ForwardResponse.remove:type_name -> keyquorum.v1.RemoveResponse
-	28, // 12: keyquorum.peer.v1.ForwardResponse.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipResponse
-	29, // 13: keyquorum.peer.v1.ForwardResponse.update_settings:type_name -> keyquorum.v1.UpdateSettingsResponse
-	30, // 14: keyquorum.peer.v1.JoinRequest.member:type_name -> keyquorum.v1.Member
-	0,  // 15: keyquorum.peer.v1.PeerService.Forward:input_type -> keyquorum.peer.v1.ForwardRequest
-	2,  // 16: keyquorum.peer.v1.PeerService.Clock:input_type -> keyquorum.peer.v1.ClockRequest
-	4,  // 17: keyquorum.peer.v1.PeerService.Standing:input_type -> keyquorum.peer.v1.StandingRequest
-	6,  // 18: keyquorum.peer.v1.PeerService.Tick:input_type -> keyquorum.peer.v1.TickRequest
-	8,  // 19: keyquorum.peer.v1.PeerService.Applied:input_type -> keyquorum.peer.v1.AppliedRequest
-	10, // 20: keyquorum.peer.v1.PeerService.Challenge:input_type -> keyquorum.peer.v1.ChallengeRequest
-	12, // 21: keyquorum.peer.v1.PeerService.Join:input_type -> keyquorum.peer.v1.JoinRequest
-	14, // 22: keyquorum.peer.v1.PeerService.Leave:input_type -> keyquorum.peer.v1.LeaveRequest
-	1,  // 23: keyquorum.peer.v1.PeerService.Forward:output_type -> keyquorum.peer.v1.ForwardResponse
-	3,  // 24: keyquorum.peer.v1.PeerService.Clock:output_type -> keyquorum.peer.v1.ClockResponse
-	5,  // 25: keyquorum.peer.v1.PeerService.Standing:output_type -> keyquorum.peer.v1.StandingResponse
-	7,  // 26: keyquorum.peer.v1.PeerService.Tick:output_type -> keyquorum.peer.v1.TickResponse
-	9,  // 27: keyquorum.peer.v1.PeerService.Applied:output_type -> keyquorum.peer.v1.AppliedResponse
-	11, // 28: keyquorum.peer.v1.PeerService.Challenge:output_type -> keyquorum.peer.v1.ChallengeResponse
-	13, // 29: keyquorum.peer.v1.PeerService.Join:output_type -> keyquorum.peer.v1.JoinResponse
-	15, // 30: keyquorum.peer.v1.PeerService.Leave:output_type -> keyquorum.peer.v1.LeaveResponse
-	23, // [23:31] is the sub-list for method output_type
-	15, // [15:23] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	23, // 7: keyquorum.peer.v1.ForwardRequest.retire_master_key:type_name -> keyquorum.v1.RetireMasterKeyRequest
+	24, // 8: keyquorum.peer.v1.ForwardResponse.issue:type_name -> keyquorum.v1.IssueResponse
+	25, // 9: keyquorum.peer.v1.ForwardResponse.rotate:type_name -> keyquorum.v1.RotateResponse
+	26, // 10: keyquorum.peer.v1.ForwardResponse.revoke:type_name -> keyquorum.v1.RevokeResponse
+	27, // 11: keyquorum.peer.v1.ForwardResponse.delete:type_name -> keyquorum.v1.DeleteResponse
+	28, // 12: keyquorum.peer.v1.ForwardResponse.remove:type_name -> keyquorum.v1.RemoveResponse
+	29, // 13: keyquorum.peer.v1.ForwardResponse.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipResponse
+	30, // 14: keyquorum.peer.v1.ForwardResponse.update_settings:type_name -> keyquorum.v1.UpdateSettingsResponse
+	31, // 15: keyquorum.peer.v1.ForwardResponse.retire_master_key:type_name -> keyquorum.v1.RetireMasterKeyResponse
+	32, // 16: keyquorum.peer.v1.JoinRequest.member:type_name -> keyquorum.v1.Member
+	0,  // 17: keyquorum.peer.v1.PeerService.Forward:input_type -> keyquorum.peer.v1.ForwardRequest
+	2,  // 18: keyquorum.peer.v1.PeerService.Clock:input_type -> keyquorum.peer.v1.ClockRequest
+	4,  // 19: keyquorum.peer.v1.PeerService.Standing:input_type -> keyquorum.peer.v1.StandingRequest
+	6,  // 20: keyquorum.peer.v1.PeerService.Tick:input_type -> keyquorum.peer.v1.TickRequest
+	8,  // 21: keyquorum.peer.v1.PeerService.Applied:input_type -> keyquorum.peer.v1.AppliedRequest
+	10, // 22: keyquorum.peer.v1.PeerService.Challenge:input_type -> keyquorum.peer.v1.ChallengeRequest
+	12, // 23: keyquorum.peer.v1.PeerService.Join:input_type -> keyquorum.peer.v1.JoinRequest
+	14, // 24: keyquorum.peer.v1.PeerService.Leave:input_type -> keyquorum.peer.v1.LeaveRequest
+	1,  // 25: keyquorum.peer.v1.PeerService.Forward:output_type -> keyquorum.peer.v1.ForwardResponse
+	3,  // 26: keyquorum.peer.v1.PeerService.Clock:output_type -> keyquorum.peer.v1.ClockResponse
+	5,  // 27: keyquorum.peer.v1.PeerService.Standing:output_type -> keyquorum.peer.v1.StandingResponse
+	7,  // 28: keyquorum.peer.v1.PeerService.Tick:output_type -> keyquorum.peer.v1.TickResponse
+	9,  // 29: keyquorum.peer.v1.PeerService.Applied:output_type -> keyquorum.peer.v1.AppliedResponse
+	11, // 30: keyquorum.peer.v1.PeerService.Challenge:output_type -> keyquorum.peer.v1.ChallengeResponse
+	13, // 31: keyquorum.peer.v1.PeerService.Join:output_type -> keyquorum.peer.v1.JoinResponse
+	15, // 32: keyquorum.peer.v1.PeerService.Leave:output_type -> keyquorum.peer.v1.LeaveResponse
+	25, // [25:33] is the sub-list for method output_type
+	17, // [17:25] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_keyquorum_peer_v1_peer_proto_init() }
@@ -1313,6 +1373,7 @@ func file_keyquorum_peer_v1_peer_proto_init() {
 		(*ForwardRequest_Remove)(nil),
 		(*ForwardRequest_TransferLeadership)(nil),
 		(*ForwardRequest_UpdateSettings)(nil),
+		(*ForwardRequest_RetireMasterKey)(nil),
 	}
 	file_keyquorum_peer_v1_peer_proto_msgTypes[1].OneofWrappers = []any{
 		(*ForwardResponse_Issue)(nil),
@@ -1322,6 +1383,7 @@ func file_keyquorum_peer_v1_peer_proto_init() {
 		(*ForwardResponse_Remove)(nil),
 		(*ForwardResponse_TransferLeadership)(nil),
 		(*ForwardResponse_UpdateSettings)(nil),
+		(*ForwardResponse_RetireMasterKey)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
