@@ -54,10 +54,7 @@ func newMetrics(n *Node) *metrics {
 		_, known := n.clock.Now()
 		return truth(known)
 	})
-	n.perVoter("keyquorum_clock_offset_seconds", "How far a voter's wall clock is ahead of the cluster's time, as this node measured it.",
-		func() map[string]time.Duration { return n.clock.Offsets() })
-	n.perVoter("keyquorum_round_trip_seconds", "How long a question to a voter and the answer take at least, as this node measured it lately.",
-		func() map[string]time.Duration { return n.clock.RoundTrips() })
+	n.voterGauges()
 	n.keyringGauges(gauge)
 	return &metrics{
 		batches: factory.NewHistogram(prometheus.HistogramOpts{
@@ -87,6 +84,14 @@ func newMetrics(n *Node) *metrics {
 			Name: "keyquorum_users_forgotten_total", Help: "Users forgotten for want of a live token, by this node as the leader.",
 		}),
 	}
+}
+
+// voterGauges tell what was measured of each voter.
+func (n *Node) voterGauges() {
+	n.perVoter("keyquorum_clock_offset_seconds", "How far a voter's wall clock is ahead of the cluster's time, as this node measured it.",
+		func() map[string]time.Duration { return n.clock.Offsets() })
+	n.perVoter("keyquorum_round_trip_seconds", "How long a question to a voter and the answer take at least, as this node measured it lately.",
+		func() map[string]time.Duration { return n.clock.RoundTrips() })
 }
 
 // keyringGauges tell of the master keyring.

@@ -159,18 +159,16 @@ func TestChangeThatFailsChangesNothing(t *testing.T) {
 	assertAlone(t, path)
 }
 
-// meddler is a source that somebody else changes just before it is replaced.
+// meddler is a source that somebody else changes once it has been read.
 type meddler struct {
 	seal.Source
 	path string
 	with []byte
 }
 
-func (m meddler) Replace(ctx context.Context, was, b []byte) error {
-	if err := os.WriteFile(m.path, m.with, 0o600); err != nil {
-		return err
-	}
-	return m.Source.Replace(ctx, was, b)
+func (m meddler) Read(ctx context.Context) ([]byte, error) {
+	b, err := m.Source.Read(ctx)
+	return b, errors.Join(err, os.WriteFile(m.path, m.with, 0o600))
 }
 
 func TestChangeOfSomebodyElseIsNotLost(t *testing.T) {

@@ -44,10 +44,7 @@ func (s fileSource) exists() error {
 }
 
 // Replace keeps the file's mode and owner. After a crash it has all of b, or what it had before.
-func (s fileSource) Replace(ctx context.Context, was, b []byte) error {
-	if err := unchanged(ctx, s, was); err != nil {
-		return err
-	}
+func (s fileSource) Replace(_ context.Context, b []byte) error {
 	if err := plainfile.Replace(string(s), b); err != nil {
 		return fmt.Errorf("the keyring: %w", err)
 	}

@@ -25,11 +25,14 @@ type Source interface {
 	Read(ctx context.Context) ([]byte, error)
 	// Create stores b where there is nothing yet; otherwise the error wraps fs.ErrExist.
 	Create(ctx context.Context, b []byte) error
-	// Replace stores b in the place of was, which Read gave, or fails and changes nothing.
-	Replace(ctx context.Context, was, b []byte) error
+	// Replace stores b in the place of what there is, wholly, or fails and changes nothing.
+	Replace(ctx context.Context, b []byte) error
 	// String names the keyring in messages, as in "keyring /etc/keyring".
 	String() string
 }
+
+// ErrUnavailable says that what keeps a keyring does not answer, and may do so later.
+var ErrUnavailable = errors.New("the provider of the keyring is not available")
 
 // ErrReadOnly says that a keyring cannot be changed through its source.
 var ErrReadOnly = errors.New("this program cannot change it")
@@ -131,7 +134,10 @@ func (s *Store) change(ctx context.Context, do func(*keyset.Manager) error) erro
 		return fmt.Errorf("%s %w", s.source, err)
 	}
 	defer clear(b)
-	return s.source.Replace(ctx, was, b)
+	if err := s.unchanged(ctx, was); err != nil {
+		return err
+	}
+	return s.source.Replace(ctx, b)
 }
 
 // Init makes a new keyring in a file at path that only its owner can read, as Store.Init.
@@ -156,21 +162,21 @@ func (s envSource) Create(context.Context, []byte) error {
 	return s.readOnly()
 }
 
-func (s envSource) Replace(context.Context, []byte, []byte) error { return s.readOnly() }
+func (s envSource) Replace(context.Context, []byte) error { return s.readOnly() }
 
 func (s envSource) readOnly() error {
 	return fmt.Errorf("%s: %w: change it in a file, and set the variable to that file's content", s, ErrReadOnly)
 }
 
 // unchanged tells whether what is stored is still what was read.
-func unchanged(ctx context.Context, s Source, was []byte) error {
-	now, err := s.Read(ctx)
+func (s *Store) unchanged(ctx context.Context, was []byte) error {
+	now, err := s.read(ctx)
 	if err != nil {
 		return err
 	}
 	defer clear(now)
 	if !bytes.Equal(now, was) {
-		return fmt.Errorf("%s was changed by somebody else at the same time, and was left as it is: run the command again", s)
+		return fmt.Errorf("%s was changed by somebody else at the same time, and was left as it is: run the command again", s.source)
 	}
 	return nil
 }
