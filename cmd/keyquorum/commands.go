@@ -38,7 +38,7 @@ var commands = []command{
 	{"delete", groupKeys, "Forget a user and all keys.", func() any { return &deleteCommand{} }},
 	{"keys", groupKeys, "Show users' keys; never their material.", func() any { return &keysCommand{} }},
 	{"cluster", groupCluster, "Found, see and change the cluster.", func() any { return &clusterCommand{} }},
-	{"keyring", groupCluster, "Make the master keyring.", func() any { return &keyringCommand{} }},
+	{"keyring", groupCluster, "Make, rotate and see the master keyring.", func() any { return &keyringCommand{} }},
 	{"ca", groupCluster, "Make a small certificate authority, and certificates of nodes and clients.", func() any { return &caCommand{} }},
 	{"health", groupCluster, "Ask a node whether it can serve.", func() any { return &healthCommand{} }},
 	{"completion", groupOther, "Print a script that completes this command line in a shell.", func() any { return &completionCommand{} }},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"strings"
@@ -16,7 +17,7 @@ import (
 type serveCommand struct {
 	Name    string `placeholder:"NAME" help:"What people call this node. Default: the host's name."`
 	DataDir string `placeholder:"DIR" help:"Where this node keeps its log and its identity; made if it is missing. Required."`
-	Keyring string `placeholder:"FILE" help:"The cluster's master keyring, made by \"keyquorum keyring init\"; env:NAME for its content in an environment variable. Required."`
+	Keyring string `placeholder:"FILE" help:"The cluster's master keyring, made by \"keyquorum keyring init\": a file; env:NAME for its content in an environment variable; vault+https://HOST/MOUNT/KEY?file=PATH for a file that Vault's or OpenBao's transit engine encrypted. Required."`
 
 	Listen       hostPort  `default:"127.0.0.1:7400" placeholder:"HOST:PORT" help:"Where to take requests. Default: 127.0.0.1:7400."`
 	RaftListen   hostPort  `default:"127.0.0.1:7401" placeholder:"HOST:PORT" help:"Where to take other members' Raft messages. Default: 127.0.0.1:7401."`
@@ -33,6 +34,8 @@ type serveCommand struct {
 	SnapshotInterval  time.Duration `default:"2m" placeholder:"2m" help:"How often to look, within up to twice that, whether a snapshot is due. Default: 2m."`
 	TrailingLogs      count         `default:"32768" placeholder:"32768" help:"Log entries kept behind a snapshot, for members that are a little behind. Default: 32768."`
 
+	KeyringInterval time.Duration `default:"10s" placeholder:"10s" help:"How often to look whether the keyring has changed. Default: 10s."`
+
 	LogLevel  logLevel  `default:"info" placeholder:"info" help:"debug, info, warn or error. Default: info."`
 	LogFormat logFormat `default:"text" placeholder:"text" help:"text or json. Default: text."`
 	Insecure  bool      `help:"Start without TLS and access control, which do not exist yet. Required."`
@@ -45,16 +48,25 @@ There is no TLS and no access control yet, and --insecure says that you know: wh
 }
 
 func (c *serveCommand) run(ctx context.Context, s *session) error {
-	keyring, err := c.keyring(ctx)
+	store, err := s.store("--keyring", c.Keyring)
 	if err != nil {
 		return err
 	}
 	log := newLogger(s.err, c.LogLevel, c.LogFormat)
+	if err := harden(); err != nil {
+		log.Warn("the process's memory, which has keys in it, is not kept from core dumps", "error", err)
+	}
+	keyring, err := awaitKeyring(ctx, store, log)
+	if err != nil {
+		return err
+	}
 	conns, files := maxConns()
 	if conns != 0 {
 		log.Warn("the limit on open files is low, and so are those on connections: raise it (ulimit -n, LimitNOFILE=)", "files", files, "connections", conns)
 	}
-	m, err := member.Open(c.config(keyring, log, conns))
+	config := c.config(keyring, log, conns)
+	config.KeyringProvider = store
+	m, err := member.Open(config)
 	if err != nil {
 		return err
 	}
@@ -102,17 +114,34 @@ func (c *serveCommand) check() (faults []string) {
 	if c.SnapshotInterval < time.Second {
 		fault("snapshot-interval", "must not be shorter than 1s")
 	}
+	if c.KeyringInterval < time.Second {
+		fault("keyring-interval", "must not be shorter than 1s")
+	}
 	if !c.Insecure {
 		fault("insecure", "there is no TLS and no access control yet: whoever reaches a port of this node can issue tokens for anybody. Keep the ports on a private network, and say by --insecure that you know")
 	}
 	return faults
 }
 
-func (c *serveCommand) keyring(ctx context.Context) (*seal.Keyring, error) {
-	if name, ok := strings.CutPrefix(c.Keyring, "env:"); ok {
-		return seal.Env(name).Load(ctx)
+// awaitKeyring loads the keyring. Where what keeps it does not answer, it is asked again and again: a machine can be up
+// before what it depends on.
+func awaitKeyring(ctx context.Context, store *seal.Store, log *slog.Logger) (*seal.Keyring, error) {
+	told := ""
+	for pause := time.Second; ; pause = min(2*pause, 15*time.Second) {
+		keyring, err := store.Load(ctx)
+		if !errors.Is(err, seal.ErrUnavailable) || ctx.Err() != nil {
+			return keyring, err
+		}
+		if err.Error() != told {
+			told = err.Error()
+			log.Warn("this node waits for the provider of its master keyring", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(pause):
+		}
 	}
-	return seal.File(c.Keyring).Load(ctx)
 }
 
 func (c *serveCommand) config(keyring *seal.Keyring, log *slog.Logger, conns int) member.Config {
@@ -122,7 +151,7 @@ func (c *serveCommand) config(keyring *seal.Keyring, log *slog.Logger, conns int
 		RPCListen: string(c.Listen), RaftListen: string(c.RaftListen), GossipListen: string(c.GossipListen),
 		ProbeListen: string(c.ProbeListen), Advertise: c.Advertise, Seeds: c.Join,
 		SnapshotThreshold: uint64(c.SnapshotThreshold), SnapshotInterval: c.SnapshotInterval,
-		TrailingLogs: uint64(c.TrailingLogs), MaxConns: conns, Timing: c.Timing.of(), Logger: log,
+		TrailingLogs: uint64(c.TrailingLogs), MaxConns: conns, Timing: c.Timing.of(), Logger: log, KeyringInterval: c.KeyringInterval,
 	}
 }
 
