@@ -50,6 +50,7 @@ var sentinels = []struct {
 	{is: fault.ErrLastVoter, code: connect.CodeInvalidArgument, field: "node"},
 	{is: fault.ErrChallenge, code: connect.CodeUnavailable},
 	{is: fault.ErrQuorumAtRisk, code: connect.CodeUnavailable},
+	{is: fault.ErrMasterKey, code: connect.CodeUnavailable},
 	{is: fault.ErrKeyring, code: connect.CodePermissionDenied},
 }
 

@@ -53,6 +53,7 @@ var mapping = []struct {
 	{name: "ErrTwin", err: fault.ErrTwin, code: connect.CodeUnavailable},
 	{name: "ErrQuorumAtRisk", err: fault.ErrQuorumAtRisk, code: connect.CodeUnavailable},
 	{name: "ErrLastVoter", err: fault.ErrLastVoter, code: connect.CodeInvalidArgument, message: "node: ", field: "node"},
+	{name: "ErrMasterKey", err: fmt.Errorf("%w: %w", fault.ErrMasterKey, fault.ErrKeyring), code: connect.CodeUnavailable},
 	{name: "ErrKeyring", err: fault.ErrKeyring, code: connect.CodePermissionDenied},
 	{name: "Invalid", err: fault.Invalid("claims.sub", "is reserved"), code: connect.CodeInvalidArgument, message: "claims.sub: is reserved", field: "claims.sub"},
 

@@ -339,7 +339,10 @@ func TestKeyringThatIsRotated(t *testing.T) {
 		t.Error("node.json was written anew for nothing")
 	}
 	must(t, d.Close())
-	must(t, with(t, path, "next"))
+	for _, one := range []keyring{"ours", "next"} { // until the others use the new one, and afterwards
+		must(t, with(t, path, "ours next"))
+		must(t, with(t, path, one))
+	}
 	must(t, with(t, path, "next"))
 	if err := with(t, path, "ours"); !errors.Is(err, fault.ErrKeyring) {
 		t.Errorf("a keyring without the key that is left: %v", err)

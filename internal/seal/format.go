@@ -92,6 +92,11 @@ func decodeText(b []byte) (*keyset.Handle, *[GossipKeySize]byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	defer func() {
+		for _, value := range members {
+			clear(value)
+		}
+	}()
 	if err := checkFormat(members); err != nil {
 		return nil, nil, err
 	}

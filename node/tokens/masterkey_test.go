@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/internal/fault"
 	"github.com/keyquorum/keyquorum/internal/seal"
 	"github.com/keyquorum/keyquorum/node/tokens"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
@@ -119,5 +120,24 @@ func TestMasterKeyIsRetiredWhileAKeyIsOnItsWay(t *testing.T) {
 	_, err = s.rig.Rotate(t.Context(), fsm.Origin{}, &v1.RotateRequest{Subject: "ada"})
 	if err == nil || errors.Is(err, &fsm.Refusal{Code: fsm.CodeMasterKeyRetired}) {
 		t.Errorf("%v, want an error that callers know", err)
+	}
+}
+
+// A node that lacks the master key of a token's key says that others can tell, and never that the token is invalid.
+func TestVerifyWithoutTheMasterKey(t *testing.T) {
+	keyring, err := seal.NewKeyring()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &sealer{Keyring: keyring}
+	s.rig = newRig(t, func(cfg *tokens.Config) { cfg.Keyring = s })
+	s.rotate(t)
+	res, err := s.rig.Issue(t.Context(), fsm.Origin{}, &v1.IssueRequest{Subject: "ada"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Take(s.WithoutKey(s.rig.fsm.View().PrimaryMasterKey()))
+	if verdict, err := s.rig.Verify(t.Context(), &v1.VerifyRequest{Token: res.GetToken()}); !errors.Is(err, fault.ErrMasterKey) {
+		t.Errorf("%v, %v; want ErrMasterKey", verdict, err)
 	}
 }
