@@ -39,6 +39,7 @@ type rig struct {
 	// holds is what members answer, by id; those that are missing do not answer.
 	holds map[string][]uint32
 	asked int
+	think time.Duration
 }
 
 func newRig(t *testing.T, members ...string) *rig {
@@ -90,6 +91,7 @@ func (r *rig) propose(ctx context.Context, cmd fsm.Command) (fsm.Result, error) 
 }
 
 func (r *rig) member(_ context.Context, m fsm.Member) ([]uint32, error) {
+	time.Sleep(r.think)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asked++
@@ -215,20 +217,37 @@ func TestMembersThatLackTheKeyAreNamedOnce(t *testing.T) {
 		if r.said("node b lacks it, node c does not answer") != 1 {
 			t.Errorf("the log says\n%s", &r.log)
 		}
-		// One that joins between question and answer is not forgotten: the state looks again.
-		r.holds["b"], r.holds["c"] = r.holds["a"], r.holds["a"]
-		r.commit = 500 * time.Millisecond
-		joined := time.AfterFunc(200*time.Millisecond, func() {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.apply(fsm.PutMember{Member: fsm.Member{ID: "d", Name: "late", Format: 1}})
-		})
-		defer joined.Stop()
-		r.run(20 * time.Second)
-		if r.fsm.View().PrimaryMasterKey() != before {
-			t.Error("a key is used that a member lacks which joined meanwhile")
-		}
 	})
+}
+
+// A member that joins while the others are asked, or while the entry is on its way, is not forgotten.
+func TestMemberThatJoinsMeanwhileIsWaitedFor(t *testing.T) {
+	for name, slow := range map[string]func(*rig){
+		"while others are asked":        func(r *rig) { r.think = 500 * time.Millisecond },
+		"while the entry is on its way": func(r *rig) { r.commit = 500 * time.Millisecond },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, "a")
+			before := r.fsm.View().PrimaryMasterKey()
+			r.add("a")
+			slow(r)
+			joined := time.AfterFunc(200*time.Millisecond, func() {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				r.apply(fsm.PutMember{Member: fsm.Member{ID: "d", Name: "late", Format: 1}})
+			})
+			defer joined.Stop()
+			r.run(20 * time.Second)
+			if r.fsm.View().PrimaryMasterKey() != before {
+				t.Errorf("%s: a key is used that a member lacks", name)
+			}
+			r.holds["d"] = r.holds["a"]
+			r.run(20 * time.Second)
+			if r.fsm.View().PrimaryMasterKey() == before {
+				t.Errorf("%s: the key is not used though all hold it", name)
+			}
+		})
+	}
 }
 
 func TestKeyThatCannotBeOpenedDoesNotHoldTheOthersUp(t *testing.T) {
