@@ -206,6 +206,7 @@ func (n *Node) KeyringStatus(ctx context.Context) (*v1.KeyringStatusResponse, er
 	if err := n.reading(); err != nil {
 		return nil, err
 	}
+	n.catchUp(ctx)
 	view := n.fsm.View()
 	if !view.Founded() {
 		return nil, fault.ErrNotFounded
@@ -228,6 +229,14 @@ func (n *Node) KeyringStatus(ctx context.Context) (*v1.KeyringStatusResponse, er
 		}
 	}
 	return res, nil
+}
+
+// catchUp waits until what was acknowledged before is in the state, for a moment: who retired a master key and asks another
+// node is to hear of it. A node that is cut off tells what it has.
+func (n *Node) catchUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, statusPatience/3)
+	defer cancel()
+	_ = n.freshness.Round(ctx, true)
 }
 
 func stateOf(s fsm.MasterKeyState) v1.MasterKey_State {

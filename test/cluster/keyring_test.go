@@ -491,6 +491,31 @@ func TestKeysSealedUnderARetiredMasterKeyAreMadeAgain(t *testing.T) {
 	})
 }
 
+// Who has retired a master key, and asks another node, hears of it; a node that is cut off answers too.
+func TestKeyringStatusIsNotBehind(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 3, cluster.Options{})
+		next, before, added := rotated(t, c.Keyring)
+		giveAll(c, next)
+		awaitPrimary(c, added)
+		slow := c.Followers()[1]
+		for _, m := range c.Members() {
+			if m != slow {
+				c.Net.Delay(m.Host, slow.Host, 50*time.Millisecond)
+			}
+		}
+		if _, err := c.Leader().Node().RetireMasterKey(t.Context(), cluster.Caller, &v1.RetireMasterKeyRequest{MasterKey: before}); err != nil {
+			t.Fatal(err)
+		}
+		if state, _ := slow.View().MasterKeyState(before); state == fsm.MasterKeyRetired {
+			t.Fatal("the node has heard of it already")
+		}
+		wantStates(t, slow, "RETIRED by 3, PRIMARY by 3")
+		c.Partition(slow)
+		wantStates(t, slow, "RETIRED by 1, PRIMARY by 1")
+	})
+}
+
 func TestRetiringAMasterKeyInUseIsRefused(t *testing.T) {
 	in(t, func(t *testing.T) {
 		c := cluster.New(t, 3, cluster.Options{})
