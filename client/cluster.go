@@ -54,3 +54,20 @@ func (c *Client) UpdateSettings(ctx context.Context, req *v1.UpdateSettingsReque
 			return n.cluster.UpdateSettings
 		})
 }
+
+// KeyringStatus tells which master keys there are, what is sealed under them, and which members hold them.
+func (c *Client) KeyringStatus(ctx context.Context) (*v1.KeyringStatusResponse, error) {
+	return call(ctx, c, operation{"KeyringStatus", repeatable, bulk}, &v1.KeyringStatusRequest{},
+		func(n *node) procedure[v1.KeyringStatusRequest, v1.KeyringStatusResponse] {
+			return n.cluster.KeyringStatus
+		})
+}
+
+// RetireMasterKey has nothing be sealed under a master key any more. It does no harm to do it again, so it is sent again
+// whatever became of an attempt.
+func (c *Client) RetireMasterKey(ctx context.Context, req *v1.RetireMasterKeyRequest) (*v1.RetireMasterKeyResponse, error) {
+	return call(ctx, c, operation{"RetireMasterKey", repeatable, write}, req,
+		func(n *node) procedure[v1.RetireMasterKeyRequest, v1.RetireMasterKeyResponse] {
+			return n.cluster.RetireMasterKey
+		})
+}

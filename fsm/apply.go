@@ -61,7 +61,10 @@ func (d *draft) admit(c *Command) *Refusal {
 	case NeedsTime(c.Op) && !d.timed:
 		return &Refusal{Code: CodeNeedTime, Message: "the cluster's time is not known"}
 	}
-	return c.check()
+	if r := c.check(); r != nil {
+		return r
+	}
+	return d.checkCandidates(c.Op)
 }
 
 // op makes the change that op asks for and tells of it in r; or it refuses, and changes nothing.
@@ -91,6 +94,12 @@ func (d *draft) op(op Op, by Origin, r *Result) *Refusal {
 		return d.putAPIToken(op.Token, by)
 	case RevokeAPIToken:
 		return d.revokeAPIToken(op.ID)
+	case UseMasterKey:
+		return d.useMasterKey(op)
+	case Rewrap:
+		d.rewrap(op, r)
+	case RetireMasterKey:
+		return d.retireMasterKey(op.ID)
 	case Tick:
 	}
 	return nil

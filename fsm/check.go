@@ -60,6 +60,12 @@ func (c *Command) check() *Refusal {
 		return op.Token.check()
 	case RevokeAPIToken:
 		return checkText("id", op.ID, true)
+	case UseMasterKey:
+		return op.check()
+	case Rewrap:
+		return op.check()
+	case RetireMasterKey:
+		return checkMasterKey(op.ID)
 	case Tick:
 	}
 	return nil

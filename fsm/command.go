@@ -33,7 +33,7 @@ type Origin struct {
 }
 
 // Op is one of Found, Issue, Rotate, Revoke, Delete, Expire, UpdateSettings, PutMember, RemoveMember, Tick,
-// ForgetMembers, PutAPIToken and RevokeAPIToken.
+// ForgetMembers, PutAPIToken, RevokeAPIToken, UseMasterKey, Rewrap and RetireMasterKey.
 type Op interface{ op() }
 
 // Candidate is a new key: random bits for its id, and its material, sealed by the proposer.
@@ -127,6 +127,34 @@ type Tick struct{}
 // none of them can hold a fresh state any more may propose it.
 type ForgetMembers struct{ IDs []string }
 
+// UseMasterKey makes a master key the primary one. It is refused unless each member is among those that said that they
+// hold it: a key is never sealed under what a member lacks.
+type UseMasterKey struct {
+	// ID is the one that SealedBy reads. A key that was the primary one before, or is retired, does not become it again.
+	ID uint32
+	// KeyringCheck is the known text of Found, sealed under this key.
+	KeyringCheck []byte
+	// Holders are the ids of the members that hold the key.
+	Holders []string
+}
+
+// Rewrap puts keys that the proposer sealed anew, under the primary master key, in the place of the same keys; each item
+// is checked again when it is applied. It makes no key, and ends none.
+type Rewrap struct {
+	Items []RewrapItem
+}
+
+// RewrapItem is one key as it is to be kept from now on.
+type RewrapItem struct {
+	Subject string
+	Key     KeyID
+	Sealed  []byte
+}
+
+// RetireMasterKey ends the use of a master key: candidates that are sealed under it are refused from then on. It is
+// refused for the primary one, and while a key is sealed under it.
+type RetireMasterKey struct{ ID uint32 }
+
 func (Found) op()          {}
 func (Issue) op()          {}
 func (Rotate) op()         {}
@@ -138,6 +166,10 @@ func (PutMember) op()      {}
 func (RemoveMember) op()   {}
 func (Tick) op()           {}
 func (ForgetMembers) op()  {}
+
+func (UseMasterKey) op()    {}
+func (Rewrap) op()          {}
+func (RetireMasterKey) op() {}
 
 // NeedsTime tells whether op is refused in an entry without a time.
 func NeedsTime(op Op) bool {
@@ -169,6 +201,8 @@ type Result struct {
 	Settings Settings
 	// Expired tells what an Expire did.
 	Expired Expired
+	// Rewrapped is the number of keys that a Rewrap changed.
+	Rewrapped int
 }
 
 // Holders are the nodes that a state counts as able to hold it, or one before it, as fresh. They are not to be changed.

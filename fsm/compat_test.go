@@ -140,6 +140,14 @@ func history(t *testing.T) (log, snapshot []byte) {
 	send(at(27), issue("ada", 10), issue("ada", 50), issue("zoë", 3))
 	sendDue(at(40))
 	send(at(41), issue("ada", 600), issue("bob", 600), UpdateSettings{Issuer: new("")})
+	// The master key is rotated: a key that it lacks a holder for, then one for all, and the first is retired.
+	node0 := "00000000-0000-4000-8000-000000000000"
+	send(at(42), UseMasterKey{ID: 7, KeyringCheck: sealedUnder(7, 1)}, UseMasterKey{ID: 7, KeyringCheck: sealedUnder(7, 1), Holders: []string{node0}})
+	send(at(43), Rotate{Subject: "ada", Candidate: Candidate{Random: 70, Sealed: sealedUnder(7, 70)}})
+	send(at(44), UseMasterKey{ID: 8, KeyringCheck: sealedUnder(8, 1), Holders: []string{node0}}, RetireMasterKey{ID: 7})
+	ada, _ := r.View().User("ada")
+	send(at(45), Rewrap{Items: []RewrapItem{{Subject: "ada", Key: ada.Active.ID, Sealed: sealedUnder(8, 71)}, {Subject: "eve", Key: ada.Active.ID, Sealed: sealedUnder(8, 1)}}})
+	send(at(46), RetireMasterKey{ID: 7}, RetireMasterKey{ID: 9}, Revoke{Subject: "ada", Candidate: Candidate{Random: 72, Sealed: sealedUnder(7, 72)}})
 	return log, snapshotOf(t, r.FSM)
 }
 

@@ -128,6 +128,12 @@ func (d *decoder) op(c *logpb.Command) Op {
 		return PutAPIToken{d.apiToken(m.PutApiToken.Token)}
 	case *logpb.Command_RevokeApiToken:
 		return RevokeAPIToken{m.RevokeApiToken.Id}
+	case *logpb.Command_UseMasterKey:
+		return UseMasterKey{m.UseMasterKey.Id, m.UseMasterKey.KeyringCheck, m.UseMasterKey.Holders}
+	case *logpb.Command_Rewrap:
+		return d.rewrap(m.Rewrap)
+	case *logpb.Command_RetireMasterKey:
+		return RetireMasterKey{m.RetireMasterKey.Id}
 	}
 	d.fail("it has no operation")
 	return nil
@@ -176,6 +182,14 @@ func (d *decoder) expire(m *logpb.Expire) Expire {
 		items[i] = ExpireItem{item.Subject, d.keyID(item.Key), candidateOf(item.Candidate)}
 	}
 	return Expire{Items: items}
+}
+
+func (d *decoder) rewrap(m *logpb.Rewrap) Rewrap {
+	items := make([]RewrapItem, len(m.Items))
+	for i, item := range m.Items {
+		items[i] = RewrapItem{item.Subject, d.keyID(item.Key), item.Sealed}
+	}
+	return Rewrap{Items: items}
 }
 
 func (d *decoder) settings(m *logpb.Settings) Settings {

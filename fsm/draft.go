@@ -6,6 +6,7 @@ import "github.com/keyquorum/keyquorum/fsm/internal/cowtree"
 type draft struct {
 	head
 	keys    int
+	sealed  tally
 	users   *cowtree.Edit[string, *User]
 	events  *cowtree.Edit[event, event]
 	idle    *cowtree.Edit[event, event]
@@ -21,6 +22,7 @@ func edit(v *View, keepTrail bool) *draft {
 		trail:  trail{keep: keepTrail},
 		head:   v.head,
 		keys:   v.keys,
+		sealed: v.sealed.edit(),
 		users:  v.users.Edit(),
 		events: v.order.events.Edit(),
 		idle:   v.order.idle.Edit(),
@@ -30,10 +32,11 @@ func edit(v *View, keepTrail bool) *draft {
 // finish gives the View. The draft is of no use afterwards.
 func (d *draft) finish() *View {
 	return &View{
-		head:  d.head,
-		keys:  d.keys,
-		users: d.users.Tree(),
-		order: order{events: d.events.Tree(), idle: d.idle.Tree()},
+		head:   d.head,
+		keys:   d.keys,
+		sealed: d.sealed,
+		users:  d.users.Tree(),
+		order:  order{events: d.events.Tree(), idle: d.idle.Tree()},
 	}
 }
 
@@ -42,9 +45,11 @@ func (d *draft) finish() *View {
 func (d *draft) put(old, u *User) {
 	d.users.Put(u)
 	d.keys += 1 + len(u.Retiring)
+	d.sealed.user(u, 1)
 	at, idle := u.place()
 	if old != nil {
 		d.keys -= 1 + len(old.Retiring)
+		d.sealed.user(old, -1)
 		if was, wasIdle := old.place(); was == at && wasIdle == idle {
 			return
 		}
@@ -57,6 +62,7 @@ func (d *draft) put(old, u *User) {
 func (d *draft) drop(u *User) {
 	d.users.Delete(u.Subject)
 	d.keys -= 1 + len(u.Retiring)
+	d.sealed.user(u, -1)
 	d.displace(u)
 }
 

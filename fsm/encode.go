@@ -95,6 +95,14 @@ func (c *Command) proto() (*logpb.Command, error) {
 		m.Op = &logpb.Command_PutApiToken{PutApiToken: &logpb.PutAPIToken{Token: op.Token.proto()}}
 	case RevokeAPIToken:
 		m.Op = &logpb.Command_RevokeApiToken{RevokeApiToken: &logpb.RevokeAPIToken{Id: op.ID}}
+	case UseMasterKey:
+		m.Op = &logpb.Command_UseMasterKey{UseMasterKey: &logpb.UseMasterKey{
+			Id: op.ID, KeyringCheck: op.KeyringCheck, Holders: op.Holders,
+		}}
+	case Rewrap:
+		op.into(m)
+	case RetireMasterKey:
+		m.Op = &logpb.Command_RetireMasterKey{RetireMasterKey: &logpb.RetireMasterKey{Id: op.ID}}
 	default:
 		err = fmt.Errorf("unknown operation %T", c.Op)
 	}
@@ -139,6 +147,15 @@ func (op *Expire) into(m *logpb.Command) {
 		}
 	}
 	m.Op = &logpb.Command_Expire{Expire: &logpb.Expire{Items: items}}
+}
+
+func (op *Rewrap) into(m *logpb.Command) {
+	items := make([]*logpb.Rewrap_Item, len(op.Items))
+	for i := range op.Items {
+		item := &op.Items[i]
+		items[i] = &logpb.Rewrap_Item{Subject: item.Subject, Key: item.Key.proto(), Sealed: item.Sealed}
+	}
+	m.Op = &logpb.Command_Rewrap{Rewrap: &logpb.Rewrap{Items: items}}
 }
 
 func (op *UpdateSettings) into(m *logpb.Command) error {

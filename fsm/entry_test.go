@@ -51,6 +51,9 @@ func everyOp() []Op {
 		ForgetMembers{IDs: []string{"n1", "n2"}},
 		PutAPIToken{apiToken("t1")},
 		RevokeAPIToken{ID: "t1"},
+		UseMasterKey{ID: 0x01020304, KeyringCheck: sealedUnder(0x01020304, 7), Holders: []string{"n1", "n2"}},
+		Rewrap{Items: []RewrapItem{{Subject: "ada", Key: id, Sealed: []byte("sealed")}, {Subject: "bob", Key: id, Sealed: []byte("anew")}}},
+		RetireMasterKey{ID: 0x01020304},
 	}
 }
 

@@ -18,6 +18,8 @@ type model struct {
 	members  map[string]bool // whether the id is a member's; false if it was removed
 	former   map[string]bool
 	tokens   map[string]bool
+	primary  uint32
+	used     map[uint32]bool // master keys of before, and whether they are retired
 }
 
 type modelUser struct {
@@ -29,6 +31,7 @@ type modelUser struct {
 type modelKey struct {
 	id     KeyID
 	made   int64
+	under  uint32  // the master key
 	tokens []int64 // their expiries
 }
 
@@ -81,7 +84,7 @@ func (u *modelUser) waits() bool { return len(u.active.tokens) > 0 || len(u.reti
 
 func (m *model) newKey(c Candidate) *modelKey {
 	m.revision++
-	return &modelKey{id: KeyID{Revision: m.revision, Random: c.Random}, made: m.now}
+	return &modelKey{id: KeyID{Revision: m.revision, Random: c.Random}, made: m.now, under: SealedBy(c.Sealed)}
 }
 
 // outcome is what a command is expected to give.
@@ -91,6 +94,8 @@ type outcome struct {
 	key     KeyID
 	exp     int64
 	done    Expired
+	// rewrapped is the number of keys that are sealed under another master key now.
+	rewrapped int
 	// members and former are those that a state binds, where the command is to hold on all nodes.
 	members, former []string
 }
@@ -108,11 +113,16 @@ func (m *model) holders() (members, former []string) {
 
 func (m *model) apply(op Op, timed bool) outcome {
 	m.timed = timed
+	if NeedsTime(op) && !timed {
+		return outcome{code: CodeNeedTime}
+	}
+	for _, c := range candidatesOf(op) {
+		if m.used[SealedBy(c.Sealed)] {
+			return outcome{code: CodeMasterKeyRetired}
+		}
+	}
 	switch op := op.(type) {
 	case Issue:
-		if !timed {
-			return outcome{code: CodeNeedTime}
-		}
 		return m.issue(op)
 	case Rotate:
 		return m.change(op.Subject, op.Expected, func(u *modelUser) outcome {
@@ -137,10 +147,13 @@ func (m *model) apply(op Op, timed bool) outcome {
 			return outcome{}
 		})
 	case Expire:
-		if !timed {
-			return outcome{code: CodeNeedTime}
-		}
 		return outcome{done: m.expire(op)}
+	case UseMasterKey:
+		return outcome{code: m.use(op)}
+	case Rewrap:
+		return outcome{rewrapped: m.rewrap(op)}
+	case RetireMasterKey:
+		return outcome{code: m.retire(op.ID)}
 	case UpdateSettings:
 		m.settings = m.settings.With(op)
 	case PutMember:
@@ -342,7 +355,98 @@ func (m *model) user(subject string) *User {
 
 func (k *modelKey) key() Key {
 	return Key{
-		ID: k.id, Sealed: sealedFor(k.id.Random), Created: k.made,
+		ID: k.id, Sealed: sealedUnder(k.under, k.id.Random), Created: k.made,
 		Earliest: k.earliest() / 1000, Latest: k.latest() / 1000,
 	}
+}
+
+func candidatesOf(op Op) (all []Candidate) {
+	switch op := op.(type) {
+	case Issue:
+		if op.Candidate != nil {
+			all = append(all, *op.Candidate)
+		}
+	case Rotate:
+		all = append(all, op.Candidate)
+	case Revoke:
+		all = append(all, op.Candidate)
+	case Expire:
+		for _, item := range op.Items {
+			if item.Candidate != nil {
+				all = append(all, *item.Candidate)
+			}
+		}
+	}
+	return all
+}
+
+func (m *model) use(op UseMasterKey) Code {
+	if _, before := m.used[op.ID]; before || op.ID == m.primary {
+		return CodeMasterKeyUsed
+	}
+	members, _ := m.holders()
+	for _, id := range members {
+		if !slices.Contains(op.Holders, id) {
+			return CodeMasterKeyLacking
+		}
+	}
+	m.used[m.primary] = false
+	m.primary = op.ID
+	return 0
+}
+
+func (m *model) retire(id uint32) Code {
+	if id == m.primary || m.sealedBy(id) > 0 {
+		return CodeMasterKeyInUse
+	}
+	m.used[id] = true
+	return 0
+}
+
+// sealedBy counts by a look at every key.
+func (m *model) sealedBy(id uint32) (n int) {
+	for _, u := range m.users {
+		for _, k := range u.keys() {
+			if k.under == id {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (m *model) rewrap(op Rewrap) (n int) {
+	for _, item := range op.Items {
+		u := m.users[item.Subject]
+		if u == nil || SealedBy(item.Sealed) != m.primary {
+			continue
+		}
+		for _, k := range u.keys() {
+			if k.id == item.Key && k.under != m.primary {
+				k.under = m.primary
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// masterKeys gives what View.MasterKeys should, by id.
+func (m *model) masterKeys() map[uint32]MasterKey {
+	all := map[uint32]MasterKey{m.primary: {m.primary, MasterKeyPrimary, m.sealedBy(m.primary)}}
+	for id, retired := range m.used {
+		state := MasterKeyOlder
+		if retired {
+			state = MasterKeyRetired
+		}
+		all[id] = MasterKey{id, state, m.sealedBy(id)}
+	}
+	for _, u := range m.users {
+		for _, k := range u.keys() {
+			if _, known := all[k.under]; !known {
+				all[k.under] = MasterKey{k.under, MasterKeyOlder, m.sealedBy(k.under)}
+			}
+		}
+	}
+	return all
 }

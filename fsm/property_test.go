@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"reflect"
 	"slices"
 	"testing"
@@ -13,7 +14,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-func sealedFor(random uint64) []byte { return binary.BigEndian.AppendUint64([]byte("s"), random) }
+// sealedUnder is as Tink would begin it.
+func sealedUnder(id uint32, random uint64) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32([]byte{1}, id), random)
+}
 
 // pair is a rapid state machine: two FSMs that get the same log, one of them by way of snapshots, and the model
 // of what they should hold.
@@ -29,12 +33,15 @@ type pair struct {
 
 func newPair(t *rapid.T) *pair {
 	p := &pair{
-		model: model{settings: DefaultSettings(), users: map[string]*modelUser{}, members: map[string]bool{}, former: map[string]bool{}, tokens: map[string]bool{}},
-		wall:  at(0).UnixMilli(),
+		model: model{
+			settings: DefaultSettings(), users: map[string]*modelUser{}, members: map[string]bool{}, former: map[string]bool{},
+			tokens: map[string]bool{}, primary: 1, used: map[uint32]bool{},
+		},
+		wall: at(0).UnixMilli(),
 	}
 	p.steady, p.moved = New(Config{Audit: &p.kept[0]}), New(Config{Audit: &p.kept[1]})
 	s := DefaultSettings()
-	p.send(t, Entry{Commands: commands([]Op{Found{ClusterID: "c", Settings: s, KeyringCheck: []byte("k")}})})
+	p.send(t, Entry{Commands: commands([]Op{Found{ClusterID: "c", Settings: s, KeyringCheck: sealedUnder(1, 0)}})})
 	return p
 }
 
@@ -109,9 +116,17 @@ func (p *pair) tick(t *rapid.T) time.Time {
 	return time.UnixMilli(p.wall)
 }
 
-func (p *pair) cand() *Candidate {
+// cand is mostly sealed under the primary master key, as the proposer saw it.
+func (p *pair) cand(t *rapid.T) *Candidate {
 	p.random++
-	return &Candidate{Random: p.random, Sealed: sealedFor(p.random)}
+	return &Candidate{Random: p.random, Sealed: sealedUnder(p.masterKey(t), p.random)}
+}
+
+func (p *pair) masterKey(t *rapid.T) uint32 {
+	if rapid.IntRange(0, 7).Draw(t, "other master key") > 0 {
+		return p.model.primary
+	}
+	return rapid.Uint32Range(1, 6).Draw(t, "master key")
 }
 
 func (p *pair) draw(t *rapid.T) Op {
@@ -119,6 +134,7 @@ func (p *pair) draw(t *rapid.T) Op {
 	switch rapid.SampledFrom([]string{
 		"issue", "issue", "issue", "issue", "expire", "expire", "rotate", "rotate",
 		"revoke", "delete", "settings", "member", "remove", "tick", "forget members", "token", "revoke token",
+		"use", "rewrap", "rewrap", "retire", "retire",
 	}).Draw(t, "op") {
 	case "issue":
 		ttl := rapid.SampledFrom([]time.Duration{0, 1, 2, 3, 5, 7, 10, 20, 30, 90000}).Draw(t, "ttl") * time.Second
@@ -128,13 +144,13 @@ func (p *pair) draw(t *rapid.T) Op {
 		}
 		op.TokenID = rapid.SampledFrom([]string{"", "jti"}).Draw(t, "token")
 		if rapid.IntRange(0, 5).Draw(t, "with") > 0 {
-			op.Candidate = p.cand()
+			op.Candidate = p.cand(t)
 		}
 		return op
 	case "rotate":
-		return Rotate{subject, p.expected(t, subject), *p.cand()}
+		return Rotate{subject, p.expected(t, subject), *p.cand(t)}
 	case "revoke":
-		return Revoke{subject, p.expected(t, subject), *p.cand()}
+		return Revoke{subject, p.expected(t, subject), *p.cand(t)}
 	case "delete":
 		return Delete{subject, p.expected(t, subject)}
 	case "settings":
@@ -151,6 +167,17 @@ func (p *pair) draw(t *rapid.T) Op {
 		return RevokeAPIToken{ID: subject}
 	case "forget members":
 		return ForgetMembers{IDs: []string{subject, "nobody"}}
+	case "use":
+		members, _ := p.model.holders()
+		if rapid.IntRange(0, 3).Draw(t, "lacking") == 0 {
+			members = []string{"nobody"}
+		}
+		id := rapid.Uint32Range(1, 6).Draw(t, "master key")
+		return UseMasterKey{ID: id, KeyringCheck: sealedUnder(id, 0), Holders: members}
+	case "rewrap":
+		return p.drawRewrap(t)
+	case "retire":
+		return RetireMasterKey{ID: rapid.Uint32Range(1, 6).Draw(t, "master key")}
 	default:
 		return p.drawExpire(t, subject)
 	}
@@ -197,11 +224,25 @@ func (p *pair) drawExpire(t *rapid.T, subject string) Expire {
 		}
 		item := ExpireItem{Subject: d.Subject, Key: d.Key}
 		if d.Active {
-			item.Candidate = p.cand()
+			item.Candidate = p.cand(t)
 		}
 		op.Items = append(op.Items, item)
 	}
 	return Expire{Items: append(op.Items, ExpireItem{Subject: subject})}
+}
+
+// drawRewrap is what a leader would send, with keys left out, gone, or sealed under another master key.
+func (p *pair) drawRewrap(t *rapid.T) Rewrap {
+	items := []RewrapItem{{Subject: "a", Key: KeyID{Revision: 1, Random: 1 << 40}, Sealed: sealedUnder(p.model.primary, 1<<40)}}
+	for _, subject := range slices.Sorted(maps.Keys(p.model.users)) {
+		for _, k := range p.model.users[subject].keys() {
+			if rapid.IntRange(0, 4).Draw(t, "leave out") == 0 {
+				continue
+			}
+			items = append(items, RewrapItem{Subject: subject, Key: k.id, Sealed: sealedUnder(p.masterKey(t), k.id.Random)})
+		}
+	}
+	return Rewrap{Items: items}
 }
 
 func checkResult(t *rapid.T, op Op, res Result, want outcome, revision uint64) {
@@ -220,6 +261,8 @@ func checkResult(t *rapid.T, op Op, res Result, want outcome, revision uint64) {
 		t.Fatalf("%#v expires at %v, want %v", op, res.ExpiresAt, time.UnixMilli(want.exp))
 	case !slices.Equal(memberIDs(res.Holders.Members), want.members) || !slices.Equal(res.Holders.Former, want.former):
 		t.Fatalf("%#v binds %+v, want %v and %v", op, res.Holders, want.members, want.former)
+	case res.Rewrapped != want.rewrapped:
+		t.Fatalf("%#v rewrapped %d keys, want %d", op, res.Rewrapped, want.rewrapped)
 	case !reflect.DeepEqual(res.Expired, want.done):
 		t.Fatalf("%#v did %+v, want %+v", op, res.Expired, want.done)
 	}
@@ -272,6 +315,24 @@ func (p *pair) Check(t *rapid.T) {
 	}
 	if a.KeyCount() != b.KeyCount() || a.UserCount() != b.UserCount() || a.Settings() != p.model.settings {
 		t.Fatal("counts or settings differ")
+	}
+	p.checkMasterKeys(t, a)
+	p.checkMasterKeys(t, b)
+}
+
+func (p *pair) checkMasterKeys(t *rapid.T, v *View) {
+	got := make(map[uint32]MasterKey)
+	for _, k := range v.MasterKeys() {
+		got[k.ID] = k
+	}
+	want := p.model.masterKeys()
+	if !maps.Equal(got, want) || v.PrimaryMasterKey() != p.model.primary {
+		t.Fatalf("master keys %v, want %v with %d for the primary", got, want, p.model.primary)
+	}
+	elsewhere := v.KeyCount() - want[p.model.primary].Keys
+	keys, last := v.ToRewrap("", 1000)
+	if v.SealedElsewhere() != elsewhere || len(keys) != elsewhere || last != "" {
+		t.Fatalf("%d keys are to be rewrapped, and %d found (%q), want %d", v.SealedElsewhere(), len(keys), last, elsewhere)
 	}
 }
 

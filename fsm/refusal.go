@@ -33,6 +33,15 @@ const (
 	CodeTooManyAPITokens
 	// CodeUnknownAPIToken is for revoking one that is not there.
 	CodeUnknownAPIToken
+	// CodeMasterKeyRetired is for a candidate that is sealed under a retired master key: seal another one under the primary
+	// and propose it again.
+	CodeMasterKeyRetired
+	// CodeMasterKeyInUse is for retiring a master key that is the primary one, or under which keys are sealed.
+	CodeMasterKeyInUse
+	// CodeMasterKeyUsed is for using a master key that is the primary one, or was it before, or is retired.
+	CodeMasterKeyUsed
+	// CodeMasterKeyLacking is for using a master key of which it is not known that each member holds it.
+	CodeMasterKeyLacking
 )
 
 // Refusal is a command's ordinary, final outcome where it changed nothing. It is the same on every node.

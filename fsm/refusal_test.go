@@ -23,6 +23,9 @@ func TestFoundedOnceAndFirst(t *testing.T) {
 		ForgetMembers{},
 		PutAPIToken{apiToken("t1")},
 		RevokeAPIToken{ID: "t1"},
+		UseMasterKey{ID: 1, KeyringCheck: sealedUnder(1, 1)},
+		Rewrap{},
+		RetireMasterKey{ID: 1},
 	} {
 		r.refused(at(0), op, CodeNotFounded)
 	}

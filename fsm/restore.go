@@ -114,7 +114,9 @@ func (v *View) setHead(m *logpb.SnapshotHeader) error {
 	if err := v.setRemoved(m.Removed); err != nil {
 		return err
 	}
-	return cmp.Or(v.setFormer(m.Former), v.setAudited(m.AuditSequence, m.AuditHash), v.setAPITokens(m.ApiTokens))
+	return cmp.Or(
+		v.setFormer(m.Former), v.setAudited(m.AuditSequence, m.AuditHash), v.setAPITokens(m.ApiTokens), v.setMasterKeys(m.MasterKeys),
+	)
 }
 
 func (v *View) setAudited(sequence uint64, hash []byte) error {
@@ -154,7 +156,7 @@ func (v *View) setFormer(ids []string) error {
 // unfounded refuses a header that has what only a founded cluster can have.
 func unfounded(m *logpb.SnapshotHeader) error {
 	if m.Revision != 0 || m.Settings != nil || len(m.KeyringCheck) != 0 || len(m.Removed) != 0 || len(m.Former) != 0 || len(m.ApiTokens) != 0 ||
-		m.AuditSequence != 0 || len(m.AuditHash) != 0 || m.Members != 0 || m.Users != 0 {
+		m.AuditSequence != 0 || len(m.AuditHash) != 0 || len(m.MasterKeys) != 0 || m.Members != 0 || m.Users != 0 {
 		return errors.New("it names no cluster")
 	}
 	return nil
@@ -253,6 +255,9 @@ func (v *View) checkKey(k *Key, u *User) error {
 	if r := candidate.check("key"); r != nil {
 		return r
 	}
+	if v.retired(SealedBy(k.Sealed)) {
+		return errors.New("a key is sealed under a retired master key")
+	}
 	switch {
 	case k.ID.Revision > v.revision:
 		return errors.New("a key is newer than the state")
@@ -271,6 +276,7 @@ func (v *View) setUsers(users []*User) {
 	var events, idle []event
 	for _, u := range users {
 		v.keys += 1 + len(u.Retiring)
+		v.sealed.user(u, 1)
 		if at, isIdle := u.place(); isIdle {
 			idle = append(idle, at)
 		} else {

@@ -109,6 +109,7 @@ func (v *View) proto() (*logpb.SnapshotHeader, error) {
 		Users:        uint64(v.users.Len()),
 		Removed:      v.removed,
 		Former:       v.former,
+		MasterKeys:   masterKeysProto(v.masterKeys),
 	}
 	if v.audited.Sequence != 0 {
 		m.AuditSequence, m.AuditHash = v.audited.Sequence, v.audited.Hash[:]

@@ -17,6 +17,8 @@ type View struct {
 	users userTree
 	order order
 	keys  int
+	// sealed counts the keys by the master key that they are sealed under. It follows from the users.
+	sealed tally
 }
 
 // head is the part of the state that is not about single users.
@@ -32,6 +34,9 @@ type head struct {
 	former       []string   // of removed; likewise
 	apiTokens    []APIToken // by ID; replaced, never changed
 	audited      audit.Head
+	// masterKeys were the primary one before, or are retired; replaced, never changed. The primary is what keyringCheck is
+	// sealed under.
+	masterKeys []usedMasterKey
 }
 
 type userTree = cowtree.Tree[string, *User]
@@ -71,7 +76,7 @@ func (h *head) founded() bool { return h.clusterID != "" }
 // ClusterID is empty until the cluster is founded.
 func (v *View) ClusterID() string { return v.clusterID }
 
-// KeyringCheck is the known text that was sealed under the master keyring when the cluster was founded.
+// KeyringCheck is the known text that is sealed under the primary master key: since the founding, or since that key is the primary.
 func (v *View) KeyringCheck() []byte { return slices.Clone(v.keyringCheck) }
 
 // Settings are zero until the cluster is founded.

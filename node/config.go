@@ -83,7 +83,14 @@ type Config struct {
 	AuditWarn bool
 
 	Keyring *seal.Keyring
-	Timing  Timing
+	// KeyringProvider is where Keyring came from, and is looked at every KeyringInterval (10 s if zero): keys that are added
+	// to it, or dropped, are added to Keyring, or dropped. Nil for a keyring that stays as it is.
+	KeyringProvider seal.Provider
+	KeyringInterval time.Duration
+	// KeyringHeld is told of a changed keyring before anybody else is. Where it fails, the change is not taken on. Nil for
+	// nobody.
+	KeyringHeld func(*seal.Keyring) error
+	Timing      Timing
 	// Wall is the node's wall clock; time.Now if nil. Mono is a clock that only runs forward, from any zero, and counts
 	// the time that the machine was asleep (CLOCK_BOOTTIME on Linux); Go's own, which may not, if nil.
 	Wall func() time.Time
@@ -115,6 +122,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SnapshotInterval == 0 {
 		c.SnapshotInterval = 2 * time.Minute
+	}
+	if c.KeyringInterval == 0 {
+		c.KeyringInterval = 10 * time.Second
+	}
+	if c.KeyringHeld == nil {
+		c.KeyringHeld = func(*seal.Keyring) error { return nil }
 	}
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = 16384

@@ -48,11 +48,11 @@ func (n *Node) askToJoin(ctx context.Context, address string) error {
 
 // joinAt has the node at an address admit this one.
 func (n *Node) joinAt(ctx context.Context, address string) error {
-	challenge, err := n.peers.challenge(ctx, address)
+	challenge, master, err := n.peers.challenge(ctx, address)
 	if err != nil {
 		return err
 	}
-	proof, err := n.cfg.Keyring.Prove(proofJoin, joinText(n.self, challenge))
+	proof, err := n.keyring.ProveUnder(master, proofJoin, joinText(n.self, challenge))
 	if err != nil {
 		return fmt.Errorf("prove the keyring: %w", err)
 	}
@@ -78,7 +78,7 @@ func (n *Node) admitted(address string, res *peerv1.JoinResponse, nonce []byte) 
 	case res.GetTwin():
 		purpose = proofTwin
 	}
-	err := n.cfg.Keyring.CheckProof(purpose, boundText(n.cfg.ID, nonce), res.GetKeyringProof())
+	err := n.keyring.CheckProof(purpose, boundText(n.cfg.ID, nonce), res.GetKeyringProof())
 	switch {
 	case err != nil && n.fsm.View().Founded():
 		return fmt.Errorf("%w: the node at %s does not show that it holds this cluster's keyring", membership.ErrMendable, address)

@@ -55,7 +55,7 @@ type reign struct {
 }
 
 // duties are the leader's: first to have applied all that earlier leaders committed, then to rotate, to look
-// after the members, and to lead from where the cluster wants it.
+// after the members and the master keyring, and to lead from where the cluster wants it.
 func (n *Node) duties(ctx context.Context) {
 	term := n.raft.CurrentTerm()
 	if !n.barrier(ctx) {
@@ -70,13 +70,14 @@ func (n *Node) duties(ctx context.Context) {
 	defer context.AfterFunc(ctx, func() { n.leading.Store(false) })()
 	defer n.leading.Store(false)
 	rotator := rotation.New(rotation.Config{
-		View: n.fsm.View, Now: n.clock.Now, Propose: n.propose, NewKey: n.cfg.Keyring.NewKey,
+		View: n.fsm.View, Now: n.clock.Now, Propose: n.propose, NewKey: n.keyring.NewKey,
 		Origin: n.origin(), Observe: n.metrics.expired, Logger: n.log,
 	})
 	var duties errgroup.Group
 	duties.Go(func() error { return rotator.Run(ctx) })
 	duties.Go(func() error { return n.members.Run(ctx) })
 	duties.Go(func() error { return n.placement.Run(ctx) })
+	duties.Go(func() error { return n.masterKeys().Run(ctx) })
 	_ = duties.Wait() // they end with ctx alone
 }
 

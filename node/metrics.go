@@ -21,6 +21,7 @@ type metrics struct {
 	forgotten prometheus.Counter
 	rounds    *prometheus.HistogramVec
 	settled   *prometheus.HistogramVec
+	rewrapped prometheus.Counter
 }
 
 // newMetrics registers the node's metrics. What the node knows anyway is read when it is asked for.
@@ -60,10 +61,8 @@ func newMetrics(n *Node) *metrics {
 			return n.cfg.Wall().Sub(at).Hours() / -24
 		})
 	}
-	n.perVoter("keyquorum_clock_offset_seconds", "How far a voter's wall clock is ahead of the cluster's time, as this node measured it.",
-		func() map[string]time.Duration { return n.clock.Offsets() })
-	n.perVoter("keyquorum_round_trip_seconds", "How long a question to a voter and the answer take at least, as this node measured it lately.",
-		func() map[string]time.Duration { return n.clock.RoundTrips() })
+	n.voterGauges()
+	n.keyringGauges(gauge)
 	return &metrics{
 		batches: factory.NewHistogram(prometheus.HistogramOpts{
 			Name: "keyquorum_group_commit_commands", Help: "Commands in each log entry that this node proposed.",
@@ -87,10 +86,36 @@ func newMetrics(n *Node) *metrics {
 			Name: "keyquorum_revocation_seconds", Help: "Time until revocations were final, by whether nodes had to be waited out.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"outcome"}),
+		rewrapped: rewrapCounter(factory),
 		forgotten: factory.NewCounter(prometheus.CounterOpts{
 			Name: "keyquorum_users_forgotten_total", Help: "Users forgotten for want of a live token, by this node as the leader.",
 		}),
 	}
+}
+
+// voterGauges tell what was measured of each voter.
+func (n *Node) voterGauges() {
+	n.perVoter("keyquorum_clock_offset_seconds", "How far a voter's wall clock is ahead of the cluster's time, as this node measured it.",
+		func() map[string]time.Duration { return n.clock.Offsets() })
+	n.perVoter("keyquorum_round_trip_seconds", "How long a question to a voter and the answer take at least, as this node measured it lately.",
+		func() map[string]time.Duration { return n.clock.RoundTrips() })
+}
+
+// keyringGauges tell of the master keyring.
+func (n *Node) keyringGauges(gauge func(name, help string, value func() float64)) {
+	gauge("keyquorum_keys_to_rewrap", "Keys that are sealed under another master key than the primary one.",
+		func() float64 { return float64(n.fsm.View().SealedElsewhere()) })
+	gauge("keyquorum_keyring_provider_up", "1 while the provider of the master keyring can be asked, as far as this node knows.",
+		func() float64 { return truth(!n.look.lost.Load()) })
+	gauge("keyquorum_keyring_refused", "1 while the provider gives a master keyring that this node does not take on.",
+		func() float64 { return truth(n.look.refused.Load()) })
+}
+
+// rewrapCounter is the leader's.
+func rewrapCounter(factory promauto.Factory) prometheus.Counter {
+	return factory.NewCounter(prometheus.CounterOpts{
+		Name: "keyquorum_keys_rewrapped_total", Help: "Keys sealed anew under the primary master key, by this node as the leader.",
+	})
 }
 
 func (m *metrics) batch(commands int) { m.batches.Observe(float64(commands)) }
@@ -103,6 +128,8 @@ func (m *metrics) expired(e fsm.Expired) {
 	m.deleted.Add(float64(e.Deleted))
 	m.forgotten.Add(float64(e.Forgotten))
 }
+
+func (m *metrics) rewrap(keys int) { m.rewrapped.Add(float64(keys)) }
 
 func (m *metrics) round(took time.Duration, err error) {
 	outcome := "fresh"

@@ -36,6 +36,8 @@ type Node struct {
 	peers     *peers
 	clock     *clock.Clock
 	proposer  *propose.Proposer
+	keyring   *keyring
+	look      lookout
 	members   *membership.Manager
 	placement *placement.Placement
 	freshness *freshness.Freshness
@@ -89,6 +91,7 @@ func New(cfg Config) (*Node, error) {
 	_, _ = rand.Read(n.process) // never fails: crypto/rand
 	n.trail = n.newTrail()
 	n.fsm = fsm.New(fsm.Config{OnHalt: n.halt, Audit: n.trail})
+	n.keyring = &keyring{ring: cfg.Keyring, view: n.fsm.View}
 	n.challenges = newChallenges(cfg.Mono)
 	n.peers = newPeers(cfg.Dial, cfg.Certs, n.rpcAddress)
 	if err := n.startRaft(); err != nil {
@@ -128,7 +131,7 @@ func (n *Node) furnish() {
 		Nudge: n.ticks.Nudge, Leading: n.leading.Load, Origin: n.origin(), Logger: n.log,
 	})
 	n.tokens = tokens.New(tokens.Config{
-		Node: n.cfg.Name, State: n.fsm.State, Freshness: n.freshness, Settle: n.settle, Keyring: n.cfg.Keyring,
+		Node: n.cfg.Name, State: n.fsm.State, Freshness: n.freshness, Settle: n.settle, Keyring: n.keyring,
 		Propose: n.propose, Now: n.clock.Now, Last: n.clock.Last, Logger: n.log,
 	})
 	n.local = &localWriter{node: n}

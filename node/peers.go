@@ -103,6 +103,19 @@ func (p *peers) applied(ctx context.Context, member fsm.Member) (uint64, error) 
 	return res.GetAppliedIndex(), err
 }
 
+// holds asks a member for the ids of the master keys that it holds.
+func (p *peers) holds(ctx context.Context, member fsm.Member) ([]uint32, error) {
+	address, ok := p.address(member.ID)
+	if !ok {
+		address = member.RPCAddress
+	}
+	res, err := p.standing(ctx, address)
+	if err == nil && res.GetNodeId() != member.ID {
+		err = fmt.Errorf("%s is node %s, not %s", address, res.GetNodeId(), member.ID)
+	}
+	return res.GetMasterKeys(), err
+}
+
 // tick asks a member that leads for a tick.
 func (p *peers) tick(ctx context.Context, leader string, req *peerv1.TickRequest) (uint64, error) {
 	address, ok := p.address(leader)
@@ -158,13 +171,13 @@ func (p *peers) forward(ctx context.Context, address string, req *peerv1.Forward
 	}
 }
 
-// challenge gives what a proof to the node at an address has to be bound to.
-func (p *peers) challenge(ctx context.Context, address string) ([]byte, error) {
+// challenge gives what a proof to the node at an address has to be bound to, and the master key to make it with.
+func (p *peers) challenge(ctx context.Context, address string) (challenge []byte, master uint32, err error) {
 	res, err := p.peer(address).Challenge(ctx, connect.NewRequest(&peerv1.ChallengeRequest{}))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return res.Msg.GetChallenge(), nil
+	return res.Msg.GetChallenge(), res.Msg.GetMasterKey(), nil
 }
 
 // leave asks the node at an address to take this one out.

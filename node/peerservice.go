@@ -29,7 +29,7 @@ func (n *Node) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinR
 	if err := n.challenges.check(req.GetChallenge()); err != nil {
 		return nil, err
 	}
-	err := n.cfg.Keyring.CheckProof(proofJoin, joinText(member, req.GetChallenge()), req.GetKeyringProof())
+	err := n.keyring.CheckProof(proofJoin, joinText(member, req.GetChallenge()), req.GetKeyringProof())
 	if errors.Is(err, fault.ErrKeyring) {
 		return &peerv1.JoinResponse{OtherKeyring: true}, nil
 	}
@@ -46,6 +46,11 @@ func (n *Node) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinR
 	if id := req.GetClusterId(); id != "" && id != view.ClusterID() {
 		return nil, fault.Invalid("clusterId", fmt.Sprintf("this is cluster %s, not %s", view.ClusterID(), id))
 	}
+	master := fsm.SealedBy(req.GetKeyringProof())
+	if primary := view.PrimaryMasterKey(); master != primary {
+		return nil, fault.Invalid("keyringProof", fmt.Sprintf("was made with master key %d, and the cluster seals with %d: "+
+			"give the node the keyring as the members have it now", master, primary))
+	}
 	res := &peerv1.JoinResponse{ClusterId: view.ClusterID()}
 	purpose := proofAdmit
 	switch err := n.members.Admit(ctx, member, req.GetProcess()); {
@@ -56,7 +61,7 @@ func (n *Node) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.JoinR
 	case err != nil:
 		return nil, err
 	}
-	if res.KeyringProof, err = n.cfg.Keyring.Prove(purpose, boundText(member.ID, req.GetNonce())); err != nil {
+	if res.KeyringProof, err = n.keyring.ProveUnder(master, purpose, boundText(member.ID, req.GetNonce())); err != nil {
 		return nil, fmt.Errorf("prove the keyring: %w", err)
 	}
 	return res, nil
@@ -67,7 +72,7 @@ func (n *Node) Standing(context.Context) (*peerv1.StandingResponse, error) {
 	founding := n.claiming.Load() || n.halfFounded() // before the view: it ends once the view has the cluster
 	return &peerv1.StandingResponse{
 		NodeId: n.cfg.ID, ClusterId: n.fsm.View().ClusterID(), Founding: founding, AppliedIndex: n.raft.AppliedIndex(),
-		Process: n.process, AuditFailing: n.trail.Failing() != nil,
+		Process: n.process, AuditFailing: n.trail.Failing() != nil, MasterKeys: n.cfg.Keyring.IDs(),
 	}, nil
 }
 
@@ -96,7 +101,7 @@ func (n *Node) Applied(ctx context.Context, req *peerv1.AppliedRequest) (*peerv1
 
 // Challenge implements rpc.Peers.
 func (n *Node) Challenge(context.Context) (*peerv1.ChallengeResponse, error) {
-	return &peerv1.ChallengeResponse{Challenge: n.challenges.new()}, nil
+	return &peerv1.ChallengeResponse{Challenge: n.challenges.new(), MasterKey: n.fsm.View().PrimaryMasterKey()}, nil
 }
 
 // Leave implements rpc.Peers, on the leader.
@@ -104,7 +109,7 @@ func (n *Node) Leave(ctx context.Context, req *peerv1.LeaveRequest) (*peerv1.Lea
 	if err := n.challenges.check(req.GetChallenge()); err != nil {
 		return nil, err
 	}
-	if err := n.cfg.Keyring.CheckProof(proofLeave, boundText(req.GetNodeId(), req.GetChallenge()), req.GetKeyringProof()); err != nil {
+	if err := n.keyring.CheckProof(proofLeave, boundText(req.GetNodeId(), req.GetChallenge()), req.GetKeyringProof()); err != nil {
 		return nil, err
 	}
 	if !n.leading.Load() {

@@ -27,6 +27,9 @@ func (n *Node) Ready() error {
 	case n.clock.Off():
 		return fault.ErrClockOff
 	}
+	if err := n.keyring.missing(n.fsm.View()); err != nil {
+		return err
+	}
 	return n.fresh()
 }
 

@@ -36,11 +36,11 @@ func (n *Node) Resign(ctx context.Context) error {
 
 // leaveAt has the node at an address take this one out.
 func (n *Node) leaveAt(ctx context.Context, address string) error {
-	challenge, err := n.peers.challenge(ctx, address)
+	challenge, master, err := n.peers.challenge(ctx, address)
 	if err != nil {
 		return err
 	}
-	proof, err := n.cfg.Keyring.Prove(proofLeave, boundText(n.cfg.ID, challenge))
+	proof, err := n.keyring.ProveUnder(master, proofLeave, boundText(n.cfg.ID, challenge))
 	if err != nil {
 		return fmt.Errorf("prove the keyring: %w", err)
 	}

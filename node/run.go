@@ -35,6 +35,7 @@ func (n *Node) Run(ctx context.Context) error {
 	start("timing", n.watchTiming)
 	start("membership", n.join)
 	start("keyring", n.checkKeyring)
+	start("keyring's provider", n.watchKeyring)
 	start("ticks", n.ticks.Run)
 	start("freshness", n.freshness.Run)
 	start("revocation", n.revoked.Run)
@@ -146,18 +147,4 @@ func (n *Node) close() error {
 		err = errors.Join(err, n.probes.Close())
 	}
 	return errors.Join(err, n.transport.Close())
-}
-
-// checkKeyring ends a node that turns out not to hold the cluster's keyring.
-func (n *Node) checkKeyring(ctx context.Context) error {
-	if len(n.servers()) == 0 {
-		n.log.Info("this node is in no cluster yet: it waits for one to be founded, or for the others to take it in")
-	}
-	view, err := n.fsm.Wait(ctx, isFounded)
-	if err != nil {
-		return nil //nolint:nilerr // the node ends before it belongs to a cluster
-	}
-	n.clock.Kick() // there will be voters to measure
-	n.log.Info("this node is in a cluster", "cluster", view.ClusterID(), "revision", view.Revision())
-	return n.cfg.Keyring.CheckProof(proofFound, view.ClusterID(), view.KeyringCheck())
 }

@@ -105,6 +105,11 @@ func (n *Node) RevokeToken(ctx context.Context, by rpc.Caller, req *v1.RevokeTok
 	return route(ctx, n, by, req, rpc.Writer.RevokeToken)
 }
 
+// RetireMasterKey implements rpc.Writer.
+func (n *Node) RetireMasterKey(ctx context.Context, by rpc.Caller, req *v1.RetireMasterKeyRequest) (*v1.RetireMasterKeyResponse, error) {
+	return route(ctx, n, by, req, rpc.Writer.RetireMasterKey)
+}
+
 // localWriter carries writes out on this node; the log refuses them where it does not lead.
 type localWriter struct{ node *Node }
 
@@ -163,6 +168,10 @@ func (w *localWriter) UpdateSettings(ctx context.Context, by rpc.Caller, req *v1
 		return nil, ofSettings(err)
 	}
 	return &v1.UpdateSettingsResponse{Settings: rpc.SettingsMessage(res.Settings)}, nil
+}
+
+func (w *localWriter) RetireMasterKey(ctx context.Context, by rpc.Caller, req *v1.RetireMasterKeyRequest) (*v1.RetireMasterKeyResponse, error) {
+	return w.retire(ctx, originOf(by), req.GetMasterKey())
 }
 
 // ofSettings names the field of a refusal as requests have it: settings come in a message of their own.
@@ -232,6 +241,11 @@ func (f *forwarder) CreateToken(ctx context.Context, by rpc.Caller, req *v1.Crea
 func (f *forwarder) RevokeToken(ctx context.Context, by rpc.Caller, req *v1.RevokeTokenRequest) (*v1.RevokeTokenResponse, error) {
 	res, err := f.send(ctx, by, &peerv1.ForwardRequest{Write: &peerv1.ForwardRequest_RevokeToken{RevokeToken: req}})
 	return res.GetRevokeToken(), err
+}
+
+func (f *forwarder) RetireMasterKey(ctx context.Context, by rpc.Caller, req *v1.RetireMasterKeyRequest) (*v1.RetireMasterKeyResponse, error) {
+	res, err := f.send(ctx, by, &peerv1.ForwardRequest{Write: &peerv1.ForwardRequest_RetireMasterKey{RetireMasterKey: req}})
+	return res.GetRetireMasterKey(), err
 }
 
 // find gives the one member that an id or a name means.

@@ -44,6 +44,9 @@ var allowed = map[string][]pki.Role{
 	keyquorumv1connect.ClusterServiceGetSettingsProcedure:        {pki.Operator},
 	keyquorumv1connect.ClusterServiceUpdateSettingsProcedure:     {pki.Operator},
 
+	keyquorumv1connect.ClusterServiceKeyringStatusProcedure:   {pki.Operator},
+	keyquorumv1connect.ClusterServiceRetireMasterKeyProcedure: {pki.Operator},
+
 	keyquorumv1connect.AuditServiceListProcedure:  {pki.Auditor},
 	keyquorumv1connect.AuditServiceWatchProcedure: {pki.Auditor},
 	keyquorumv1connect.AuditServiceHeadProcedure:  {pki.Auditor},

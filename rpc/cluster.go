@@ -38,3 +38,11 @@ func (s clusterService) GetSettings(ctx context.Context, req *connect.Request[v1
 func (s clusterService) UpdateSettings(ctx context.Context, req *connect.Request[v1.UpdateSettingsRequest]) (*connect.Response[v1.UpdateSettingsResponse], error) {
 	return write(ctx, s.node, req, checkUpdateSettings, s.node.UpdateSettings)
 }
+
+func (s clusterService) KeyringStatus(ctx context.Context, req *connect.Request[v1.KeyringStatusRequest]) (*connect.Response[v1.KeyringStatusResponse], error) {
+	return answer(ctx, req, unchecked, noRequest[v1.KeyringStatusRequest](s.node.KeyringStatus))
+}
+
+func (s clusterService) RetireMasterKey(ctx context.Context, req *connect.Request[v1.RetireMasterKeyRequest]) (*connect.Response[v1.RetireMasterKeyResponse], error) {
+	return write(ctx, s.node, req, checkRetireMasterKey, s.node.RetireMasterKey)
+}

@@ -75,7 +75,9 @@ func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits, who
 			routes[p] = route{body: maxBatchBody, room: bulk, turns: few}
 		case streaming[p]:
 			routes[p] = route{body: maxBody, room: watches, stream: true}
-		case p == keyquorumv1connect.KeyServiceListProcedure, p == keyquorumv1connect.AuditServiceListProcedure, p == keyquorumv1connect.AccessServiceListTokensProcedure:
+		case p == keyquorumv1connect.KeyServiceListProcedure, p == keyquorumv1connect.AuditServiceListProcedure,
+			p == keyquorumv1connect.AccessServiceListTokensProcedure,
+			p == keyquorumv1connect.ClusterServiceKeyringStatusProcedure: // it asks all members
 			routes[p] = route{body: maxBody, room: bulk, turns: few}
 		case p == keyquorumv1connect.KeyServiceRevokeProcedure, p == keyquorumv1connect.KeyServiceDeleteProcedure:
 			routes[p] = route{body: maxBody, room: endings}

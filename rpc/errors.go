@@ -53,11 +53,12 @@ var sentinels = []struct {
 	{is: fault.ErrQuorumAtRisk, code: connect.CodeUnavailable},
 	{is: fault.ErrUnauthenticated, code: connect.CodeUnauthenticated},
 	{is: fault.ErrPermissionDenied, code: connect.CodePermissionDenied},
+	{is: fault.ErrMasterKey, code: connect.CodeUnavailable},
 	{is: fault.ErrKeyring, code: connect.CodePermissionDenied},
 }
 
-// refusals is the mapping of what the replicated state refuses. fsm.CodeNeedCandidate is not in it: the node proposes
-// again by itself, so that one that gets here is a fault of the node's.
+// refusals is the mapping of what the replicated state refuses. fsm.CodeNeedCandidate and fsm.CodeMasterKeyRetired are not
+// in it: the node proposes again by itself, so that one that gets here is a fault of the node's.
 var refusals = map[fsm.Code]connect.Code{
 	fsm.CodeInvalid:          connect.CodeInvalidArgument,
 	fsm.CodeUnknownSubject:   connect.CodeNotFound,
@@ -71,6 +72,10 @@ var refusals = map[fsm.Code]connect.Code{
 	fsm.CodeTooManyAPITokens: connect.CodeResourceExhausted,
 	fsm.CodeUnknownAPIToken:  connect.CodeNotFound,
 	fsm.CodeRemovedMember:    connect.CodeNotFound,
+
+	fsm.CodeMasterKeyInUse:   connect.CodeInvalidArgument,
+	fsm.CodeMasterKeyUsed:    connect.CodeAborted,
+	fsm.CodeMasterKeyLacking: connect.CodeUnavailable,
 }
 
 // wireError is the one mapping from what a node fails with to what a caller is told. It never gives nil.

@@ -56,6 +56,7 @@ var mapping = []struct {
 	{name: "ErrLastVoter", err: fault.ErrLastVoter, code: connect.CodeInvalidArgument, message: "node: ", field: "node"},
 	{name: "ErrUnauthenticated", err: fault.ErrUnauthenticated, code: connect.CodeUnauthenticated},
 	{name: "ErrPermissionDenied", err: fault.ErrPermissionDenied, code: connect.CodePermissionDenied},
+	{name: "ErrMasterKey", err: fmt.Errorf("%w: %w", fault.ErrMasterKey, fault.ErrKeyring), code: connect.CodeUnavailable},
 	{name: "ErrKeyring", err: fault.ErrKeyring, code: connect.CodePermissionDenied},
 	{name: "Invalid", err: fault.Invalid("claims.sub", "is reserved"), code: connect.CodeInvalidArgument, message: "claims.sub: is reserved", field: "claims.sub"},
 
@@ -73,6 +74,10 @@ var mapping = []struct {
 	{name: "CodeRemovedMember", err: &fsm.Refusal{Code: fsm.CodeRemovedMember, Message: "was removed"}, code: connect.CodeNotFound},
 	{name: "CodeUnknownMember", err: &fsm.Refusal{Code: fsm.CodeUnknownMember, Message: "no such member"}, code: connect.CodeNotFound},
 
+	{name: "CodeMasterKeyRetired", err: &fsm.Refusal{Code: fsm.CodeMasterKeyRetired, Message: "is retired"}, code: connect.CodeInternal, message: "an internal error"},
+	{name: "CodeMasterKeyInUse", err: &fsm.Refusal{Code: fsm.CodeMasterKeyInUse, Field: "masterKey", Message: "still seals 3"}, code: connect.CodeInvalidArgument, message: "masterKey: still seals 3", field: "masterKey"},
+	{name: "CodeMasterKeyUsed", err: &fsm.Refusal{Code: fsm.CodeMasterKeyUsed, Message: "was in use"}, code: connect.CodeAborted},
+	{name: "CodeMasterKeyLacking", err: &fsm.Refusal{Code: fsm.CodeMasterKeyLacking, Message: "n2 lacks it"}, code: connect.CodeUnavailable},
 	{name: "deadline", err: context.DeadlineExceeded, code: connect.CodeDeadlineExceeded, message: "the request's time has run out"},
 	{name: "canceled", err: context.Canceled, code: connect.CodeCanceled, message: "the caller gave the request up"},
 	{name: "anything else", err: errors.New("disk on fire"), code: connect.CodeInternal, message: "an internal error"},

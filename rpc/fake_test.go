@@ -90,6 +90,14 @@ func (n *fakeNode) UpdateSettings(ctx context.Context, by rpc.Caller, req *v1.Up
 	return give(ctx, n, by, req, &v1.UpdateSettingsResponse{Settings: &v1.Settings{}})
 }
 
+func (n *fakeNode) RetireMasterKey(ctx context.Context, by rpc.Caller, req *v1.RetireMasterKeyRequest) (*v1.RetireMasterKeyResponse, error) {
+	return give(ctx, n, by, req, &v1.RetireMasterKeyResponse{MasterKey: &v1.MasterKey{Id: 7}})
+}
+
+func (n *fakeNode) KeyringStatus(ctx context.Context) (*v1.KeyringStatusResponse, error) {
+	return give(ctx, n, rpc.Caller{}, &v1.KeyringStatusRequest{}, &v1.KeyringStatusResponse{Keys: 7})
+}
+
 func (n *fakeNode) Verify(ctx context.Context, req *v1.VerifyRequest) (*v1.VerifyResponse, error) {
 	verdict := n.verdict
 	if verdict == nil {

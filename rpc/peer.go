@@ -54,6 +54,10 @@ func carryOut(ctx context.Context, w Writer, by Caller, req *peerv1.ForwardReque
 		err = into(ctx, by, write.CreateToken, checkCreateToken, w.CreateToken, func(r *v1.CreateTokenResponse) { res.Result = &peerv1.ForwardResponse_CreateToken{CreateToken: r} })
 	case *peerv1.ForwardRequest_RevokeToken:
 		err = into(ctx, by, write.RevokeToken, checkRevokeToken, w.RevokeToken, func(r *v1.RevokeTokenResponse) { res.Result = &peerv1.ForwardResponse_RevokeToken{RevokeToken: r} })
+	case *peerv1.ForwardRequest_RetireMasterKey:
+		err = into(ctx, by, write.RetireMasterKey, checkRetireMasterKey, w.RetireMasterKey, func(r *v1.RetireMasterKeyResponse) {
+			res.Result = &peerv1.ForwardResponse_RetireMasterKey{RetireMasterKey: r}
+		})
 	default:
 		return nil, fault.Invalid("write", "is missing, or of a kind that this node does not know")
 	}

@@ -18,7 +18,7 @@ type Limits struct {
 	Writes int
 	// Revocations are Revoke and Delete, which can take long; 512.
 	Revocations int
-	// Bulk are VerifyBatch and List; 64. Past it they are refused.
+	// Bulk are VerifyBatch, List and KeyringStatus; 64. Past it they are refused.
 	Bulk int
 	// Turns are those of Bulk that are carried out at a time, while the others wait; 8. They take the most memory.
 	Turns int

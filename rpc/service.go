@@ -34,6 +34,7 @@ type Writer interface {
 	UpdateSettings(context.Context, Caller, *v1.UpdateSettingsRequest) (*v1.UpdateSettingsResponse, error)
 	CreateToken(context.Context, Caller, *v1.CreateTokenRequest) (*v1.CreateTokenResponse, error)
 	RevokeToken(context.Context, Caller, *v1.RevokeTokenRequest) (*v1.RevokeTokenResponse, error)
+	RetireMasterKey(context.Context, Caller, *v1.RetireMasterKeyRequest) (*v1.RetireMasterKeyResponse, error)
 }
 
 // Reader answers from the node's own memory.
@@ -46,6 +47,8 @@ type Reader interface {
 	Members(context.Context) (*v1.MembersResponse, error)
 	GetSettings(context.Context) (*v1.GetSettingsResponse, error)
 	ListTokens(context.Context) (*v1.ListTokensResponse, error)
+	// KeyringStatus asks the other members too.
+	KeyringStatus(context.Context) (*v1.KeyringStatusResponse, error)
 }
 
 // Peers answers the other nodes of the cluster. It never forwards.

@@ -175,6 +175,13 @@ func checkTransfer(req *v1.TransferLeadershipRequest) error {
 	return checkName("node", req.GetNode())
 }
 
+func checkRetireMasterKey(req *v1.RetireMasterKeyRequest) error {
+	if req.GetMasterKey() == 0 {
+		return fault.Invalid("masterKey", "must be the id of a master key")
+	}
+	return nil
+}
+
 // checkName is for what names something in logs and records: it has the form of a subject.
 func checkName(field, s string) error { return token.CheckSubject(field, s) }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/keyquorum/keyquorum/client"
@@ -134,5 +135,5 @@ func (c *auditVerifyCommand) check() (faults []string) {
 			faults = append(faults, err.Error())
 		}
 	}
-	return faults
+	return slices.Concat(faults, c.connection.check())
 }

@@ -41,7 +41,7 @@ var commands = []command{
 	{"cluster", groupCluster, "Found, see and change the cluster.", func() any { return &clusterCommand{} }},
 	{"api-token", groupCluster, "Make, list and revoke the API tokens of callers without a certificate.", func() any { return &apiTokenCommand{} }},
 	{"audit", groupCluster, "Follow the record of all changes, and check a node's files against it.", func() any { return &auditCommand{} }},
-	{"keyring", groupCluster, "Make the master keyring.", func() any { return &keyringCommand{} }},
+	{"keyring", groupCluster, "Make, rotate and see the master keyring.", func() any { return &keyringCommand{} }},
 	{"ca", groupCluster, "Make a small certificate authority, and certificates of nodes and clients.", func() any { return &caCommand{} }},
 	{"health", groupCluster, "Ask a node whether it can serve.", func() any { return &healthCommand{} }},
 	{"completion", groupOther, "Print a script that completes this command line in a shell.", func() any { return &completionCommand{} }},

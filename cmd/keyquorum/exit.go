@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/keyquorum/keyquorum/client"
+	"github.com/keyquorum/keyquorum/internal/seal"
 )
 
 // Exit codes. They are part of the surface: docs/CLI.md says what scripts may rely on.
@@ -45,7 +46,7 @@ func usagef(format string, args ...any) error {
 // must not be told so by a node that broke, or by an address that is none of the cluster's.
 var unsettled = []error{
 	client.ErrUnavailable, client.ErrDeadlineExceeded, client.ErrOutcomeUnknown, client.ErrCanceled,
-	client.ErrUnimplemented, client.ErrInternal, errNonsense, errNoMajority, errUnwritten, context.Canceled, context.DeadlineExceeded,
+	client.ErrUnimplemented, client.ErrInternal, seal.ErrUnavailable, errNonsense, errNoMajority, errUnwritten, context.Canceled, context.DeadlineExceeded,
 }
 
 func exitCode(err error) int {
@@ -150,6 +151,8 @@ func lookUp(op string) string {
 	switch op {
 	case "Init", "Remove", "TransferLeadership":
 		return "\"keyquorum cluster status\""
+	case "RetireMasterKey":
+		return "\"keyquorum keyring status\""
 	case "UpdateSettings":
 		return "\"keyquorum cluster settings get\""
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"strings"
@@ -17,7 +18,7 @@ import (
 type serveCommand struct {
 	Name    string `placeholder:"NAME" help:"What people call this node. Default: the host's name."`
 	DataDir string `placeholder:"DIR" help:"Where this node keeps its log and its identity; made if it is missing. Required."`
-	Keyring string `placeholder:"FILE" help:"The cluster's master keyring, made by \"keyquorum keyring init\"; env:NAME for its content in an environment variable. Required."`
+	Keyring string `placeholder:"FILE" help:"The cluster's master keyring, made by \"keyquorum keyring init\": a file; env:NAME for its content in an environment variable; vault+https://HOST/MOUNT/KEY?file=PATH for a file that Vault's or OpenBao's transit engine encrypted. Required."`
 
 	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"This node's certificate, with its chain, in PEM; its URI is keyquorum://node/NAME. Required, unless --insecure."`
 	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"The certificate's private key. Required, unless --insecure."`
@@ -38,11 +39,12 @@ type serveCommand struct {
 	SnapshotInterval  time.Duration `default:"2m" placeholder:"2m" help:"How often to look, within up to twice that, whether a snapshot is due. Default: 2m."`
 	TrailingLogs      count         `default:"32768" placeholder:"32768" help:"Log entries kept behind a snapshot, for members that are a little behind. Default: 32768."`
 
-	CallerRate     count        `placeholder:"N" help:"How many requests each known caller may send in a second, members aside. Default: any number."`
-	CallerRequests count        `placeholder:"N" help:"How many requests of each kind a known caller can have at a time, members aside. Default: three quarters of the node's own bound."`
-	AuditMaxSize   size         `default:"64MiB" placeholder:"64MiB" help:"How large an audit file grows before a new one is begun. Default: 64MiB."`
-	AuditKeep      count        `default:"0" placeholder:"0" help:"Audit files that are kept, the oldest go first; 0 for all, which is the default."`
-	AuditFailure   auditFailure `default:"block" placeholder:"block" help:"What to do while the audit file cannot be written: block (as the leader, change nothing) or warn (go on, and get the records from other nodes later). Default: block."`
+	CallerRate      count         `placeholder:"N" help:"How many requests each known caller may send in a second, members aside. Default: any number."`
+	CallerRequests  count         `placeholder:"N" help:"How many requests of each kind a known caller can have at a time, members aside. Default: three quarters of the node's own bound."`
+	AuditMaxSize    size          `default:"64MiB" placeholder:"64MiB" help:"How large an audit file grows before a new one is begun. Default: 64MiB."`
+	AuditKeep       count         `default:"0" placeholder:"0" help:"Audit files that are kept, the oldest go first; 0 for all, which is the default."`
+	AuditFailure    auditFailure  `default:"block" placeholder:"block" help:"What to do while the audit file cannot be written: block (as the leader, change nothing) or warn (go on, and get the records from other nodes later). Default: block."`
+	KeyringInterval time.Duration `default:"10s" placeholder:"10s" help:"How often to look whether the keyring has changed. Default: 10s."`
 
 	LogLevel  logLevel  `default:"info" placeholder:"info" help:"debug, info, warn or error. Default: info."`
 	LogFormat logFormat `default:"text" placeholder:"text" help:"text or json. Default: text."`
@@ -56,11 +58,18 @@ Its ports speak TLS, and callers show who they are by a client certificate or an
 }
 
 func (c *serveCommand) run(ctx context.Context, s *session) error {
-	keyring, err := c.keyring(ctx)
+	store, err := s.store("--keyring", c.Keyring)
 	if err != nil {
 		return err
 	}
 	log := newLogger(s.err, c.LogLevel, c.LogFormat)
+	if err := harden(); err != nil {
+		log.Warn("the process's memory, which has keys in it, is not kept from core dumps", "error", err)
+	}
+	keyring, err := awaitKeyring(ctx, store, log)
+	if err != nil {
+		return err
+	}
 	conns, files := maxConns()
 	if conns != 0 {
 		log.Warn("the limit on open files is low, and so are those on connections: raise it (ulimit -n, LimitNOFILE=)", "files", files, "connections", conns)
@@ -69,7 +78,9 @@ func (c *serveCommand) run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	m, err := member.Open(c.config(keyring, secure, log, conns))
+	config := c.config(keyring, secure, log, conns)
+	config.KeyringProvider = store
+	m, err := member.Open(config)
 	if err != nil {
 		return err
 	}
@@ -120,6 +131,9 @@ func (c *serveCommand) check() (faults []string) {
 	if c.AuditMaxSize < 64<<10 {
 		fault("audit-max-size", "must not be less than 64KiB")
 	}
+	if c.KeyringInterval < time.Second {
+		fault("keyring-interval", "must not be shorter than 1s")
+	}
 	return append(faults, c.checkTLS()...)
 }
 
@@ -153,11 +167,25 @@ func (c *serveCommand) certificates(log *slog.Logger) (*certs.Source, error) {
 	return certs.Open(certs.Files{Certificate: c.TLSCert, Key: c.TLSKey, CA: c.TLSCA}, certs.Options{Logger: log})
 }
 
-func (c *serveCommand) keyring(ctx context.Context) (*seal.Keyring, error) {
-	if name, ok := strings.CutPrefix(c.Keyring, "env:"); ok {
-		return seal.Env(name).Load(ctx)
+// awaitKeyring loads the keyring. Where what keeps it does not answer, it is asked again and again: a machine can be up
+// before what it depends on.
+func awaitKeyring(ctx context.Context, store *seal.Store, log *slog.Logger) (*seal.Keyring, error) {
+	told := ""
+	for pause := time.Second; ; pause = min(2*pause, 15*time.Second) {
+		keyring, err := store.Load(ctx)
+		if !errors.Is(err, seal.ErrUnavailable) || ctx.Err() != nil {
+			return keyring, err
+		}
+		if err.Error() != told {
+			told = err.Error()
+			log.Warn("this node waits for the provider of its master keyring", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(pause):
+		}
 	}
-	return seal.File(c.Keyring).Load(ctx)
 }
 
 func (c *serveCommand) config(keyring *seal.Keyring, secure *certs.Source, log *slog.Logger, conns int) member.Config {
@@ -170,7 +198,7 @@ func (c *serveCommand) config(keyring *seal.Keyring, secure *certs.Source, log *
 		TrailingLogs: uint64(c.TrailingLogs), MaxConns: conns,
 		CallerRate: int(c.CallerRate), CallerRequests: int(c.CallerRequests),
 		AuditMaxSize: int64(c.AuditMaxSize), AuditKeep: int(c.AuditKeep), AuditWarn: c.AuditFailure == warnOnly,
-		Timing: c.Timing.of(), Logger: log,
+		Timing: c.Timing.of(), Logger: log, KeyringInterval: c.KeyringInterval,
 	}
 }
 

@@ -80,13 +80,13 @@ func (c *setupCommand) nodes() []setupNode {
 	return nodes
 }
 
-func (c *setupCommand) run(_ context.Context, s *session) error {
+func (c *setupCommand) run(ctx context.Context, s *session) error {
 	dir, err := filepath.Abs(c.Dir)
 	if err != nil {
 		return err
 	}
 	c.Dir = dir
-	if err := c.makeRoot(); err != nil {
+	if err := c.makeRoot(ctx); err != nil {
 		return err
 	}
 	ca, err := pki.OpenCA(c.in(rootFolder), nil)
@@ -124,7 +124,7 @@ func (c *setupCommand) made(err error) error {
 	return fmt.Errorf("something is in %s already, and was left as it is: name another folder, or give --if-missing: %w", clean(c.Dir), err)
 }
 
-func (c *setupCommand) makeRoot() error {
+func (c *setupCommand) makeRoot(ctx context.Context) error {
 	root := c.in(rootFolder)
 	if err := plainfile.MakeDir(c.Dir); err != nil {
 		return err
@@ -139,7 +139,7 @@ func (c *setupCommand) makeRoot() error {
 	if err := c.made(ca.Write(root)); err != nil {
 		return err
 	}
-	return c.made(seal.Init(filepath.Join(root, keyringFile)))
+	return c.made(seal.Init(ctx, filepath.Join(root, keyringFile)))
 }
 
 func (c *setupCommand) makeNode(ca *pki.CA, n setupNode, all []setupNode) error {

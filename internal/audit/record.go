@@ -44,6 +44,11 @@ const (
 	// APITokenMade and APITokenRevoked have the API token's id as their subject.
 	APITokenMade    Kind = "API_TOKEN_MADE"
 	APITokenRevoked Kind = "API_TOKEN_REVOKED"
+	// MasterKeyUsed and MasterKeyRetired have the master key's id, in decimal, as their subject.
+	MasterKeyUsed    Kind = "MASTER_KEY_USED"
+	MasterKeyRetired Kind = "MASTER_KEY_RETIRED"
+	// KeyRewrapped has a key that was sealed anew, under the primary master key.
+	KeyRewrapped Kind = "KEY_REWRAPPED"
 )
 
 // Reason says why a key changed.

@@ -6,7 +6,7 @@
 //   - node.json has the format and the member's UUID under a checksum, and is replaced whole or not at all. An empty
 //     directory gets a new UUID: an emptied one comes back as a new member and never as the old one without its memory.
 //     A directory that lost node.json or the store alone is refused for the same reason;
-//   - a proof shows whether the keyring of this start is the one of the first;
+//   - proofs, one for each master key, show whether the keyring of this start is the one of those before;
 //   - snapshots and log must join: see Check;
 //   - directory and files are this process's user's, and nobody else may write to them. A file is a file: no link out of
 //     the directory is followed, and no pipe waited for.

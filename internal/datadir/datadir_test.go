@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -297,21 +298,79 @@ func TestCreatedIsDated(t *testing.T) {
 	}
 }
 
-// keyring is a keyring whose proofs anybody could make.
+// keyring is a keyring whose proofs anybody could make. It has a master key for each word.
 type keyring string
 
-func (k keyring) Prove(purpose, text string) ([]byte, error) {
+func (k keyring) IDs() (ids []uint32) {
+	for word := range strings.FieldsSeq(string(k)) {
+		ids = append(ids, crc32.ChecksumIEEE([]byte(word)))
+	}
+	if k == "" {
+		ids = []uint32{0}
+	}
+	return ids
+}
+
+func (k keyring) ProveUnder(id uint32, purpose, text string) ([]byte, error) {
 	if k == "" {
 		return nil, nil
 	}
-	return fmt.Append(nil, string(k), "|", purpose, "|", text), nil
+	return fmt.Append(nil, id, "|", purpose, "|", text), nil
 }
 
 func (k keyring) CheckProof(purpose, text string, proof []byte) error {
-	if want, _ := k.Prove(purpose, text); !bytes.Equal(proof, want) {
-		return fmt.Errorf("checking a proof: %w", fault.ErrKeyring)
+	for _, id := range k.IDs() {
+		if want, _ := k.ProveUnder(id, purpose, text); bytes.Equal(proof, want) {
+			return nil
+		}
 	}
-	return nil
+	return fmt.Errorf("checking a proof: %w", fault.ErrKeyring)
+}
+
+// A master key is rotated: what the directory goes by follows, so that at the end the new one will do, and the old one
+// will not.
+func TestKeyringThatIsRotated(t *testing.T) {
+	path := t.TempDir()
+	d := used(t, path)
+	must(t, d.NoteKeyring(keyring("ours next")))
+	before := read(t, filepath.Join(path, "node.json"))
+	must(t, d.NoteKeyring(keyring("next ours")))
+	if !bytes.Equal(before, read(t, filepath.Join(path, "node.json"))) {
+		t.Error("node.json was written anew for nothing")
+	}
+	must(t, d.Close())
+	for _, one := range []keyring{"ours", "next"} { // until the others use the new one, and afterwards
+		must(t, with(t, path, "ours next"))
+		must(t, with(t, path, one))
+	}
+	must(t, with(t, path, "next"))
+	if err := with(t, path, "ours"); !errors.Is(err, fault.ErrKeyring) {
+		t.Errorf("a keyring without the key that is left: %v", err)
+	}
+}
+
+// What an earlier version wrote has one proof, which is not told apart by a master key.
+func TestProofOfAnEarlierVersion(t *testing.T) {
+	path := t.TempDir()
+	d := used(t, path)
+	proof, _ := keyring("ours").ProveUnder(keyring("ours").IDs()[0], "datadir", d.ID())
+	must(t, datadir.SaveOldProof(d, proof))
+	must(t, d.Close())
+	if err := with(t, path, "theirs"); !errors.Is(err, fault.ErrKeyring) {
+		t.Errorf("another keyring: %v", err)
+	}
+	must(t, with(t, path, "ours"))
+	if b := read(t, filepath.Join(path, "node.json")); bytes.Contains(b, []byte(`"keyringProof"`)) {
+		t.Errorf("the old proof is still there: %s", b)
+	}
+}
+
+// with starts on a directory with a keyring, and ends.
+func with(t *testing.T, path string, k keyring) error {
+	t.Helper()
+	d := open(t, path)
+	defer d.Close()
+	return d.CheckKeyring(k)
 }
 
 func open(t *testing.T, path string) *datadir.Dir {

@@ -32,8 +32,10 @@ type identity struct {
 	Created time.Time `json:"created"`
 	// Store says that the store has been made.
 	Store bool `json:"store"`
-	// KeyringProof is what the keyring of the first start gave; nil before.
+	// KeyringProof is what a keyring of one master key gave at the first start; KeyringProofs have taken its place.
 	KeyringProof []byte `json:"keyringProof,omitempty"`
+	// KeyringProofs has what the keyring gave, by the ids of its master keys; nil before the first start.
+	KeyringProofs map[uint32][]byte `json:"keyringProofs,omitempty"`
 	// Checksum is the CRC-64/ECMA, in hexadecimal, of the compact JSON of all else.
 	Checksum string `json:"checksum"`
 }

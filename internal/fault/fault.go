@@ -61,6 +61,9 @@ var ErrNotVoter = errors.New("not a voter")
 // ErrLastVoter says that a removal would leave the cluster without a voter.
 var ErrLastVoter = errors.New("the last voter cannot be removed")
 
+// ErrMasterKey says that a node lacks a master key that the cluster uses: others may have it.
+var ErrMasterKey = errors.New("this node lacks a master key of the cluster's")
+
 // ErrKeyring says that a node does not hold the cluster's master keyring.
 var ErrKeyring = errors.New("the master keyring is not this cluster's")
 

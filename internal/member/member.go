@@ -39,6 +39,9 @@ type Config struct {
 	Keyring *seal.Keyring
 	// Certs are the member's own and its CAs', which Run keeps up to date; nil to speak without TLS.
 	Certs *certs.Source
+	// KeyringProvider is where Keyring came from, looked at every KeyringInterval; the node's.
+	KeyringProvider seal.Provider
+	KeyringInterval time.Duration
 	// RPCListen, RaftListen and GossipListen are HOST:PORT; port 0 lets the system choose.
 	RPCListen, RaftListen, GossipListen string
 	// SnapshotThreshold and TrailingLogs are the node's; its defaults if zero.
@@ -97,7 +100,8 @@ func Open(cfg Config) (m *Member, err error) {
 	halted := make(chan error, 1)
 	conf := node.Config{
 		Name: cfg.Name, Region: cfg.Region, Replica: cfg.Replica, Version: cfg.Version,
-		Keyring: cfg.Keyring, Certs: cfg.Certs, Timing: cfg.Timing, Mono: monotonic(),
+		Keyring: cfg.Keyring, KeyringProvider: cfg.KeyringProvider, KeyringInterval: cfg.KeyringInterval,
+		Certs: cfg.Certs, Timing: cfg.Timing, Mono: monotonic(),
 		SnapshotThreshold: cfg.SnapshotThreshold, SnapshotInterval: cfg.SnapshotInterval, TrailingLogs: cfg.TrailingLogs,
 		MaxConns: cfg.MaxConns, Limits: rpc.Limits{CallerRate: cfg.CallerRate, CallerRequests: cfg.CallerRequests}, Logger: cfg.Logger, Registry: registry, Halted: halted,
 	}
@@ -163,6 +167,7 @@ func (m *Member) openDisk(cfg Config, conf *node.Config, registry *prometheus.Re
 	if err := m.openAudit(cfg, conf, dir.Audit()); err != nil {
 		return err
 	}
+	conf.KeyringHeld = func(k *seal.Keyring) error { return dir.NoteKeyring(k) }
 	conf.ID, conf.Logs, conf.Stable, conf.Snapshots = dir.ID(), store, store, snapshots
 	return nil
 }

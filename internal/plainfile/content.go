@@ -32,6 +32,41 @@ func WriteNew(path string, b []byte, mode fs.FileMode) (err error) {
 	return Sync(dir)
 }
 
+// Replace puts b in the place of what the file at path has, and keeps its mode and owner; behind a link, that is the
+// link's target. After a crash the file has all of b, or what it had before. What it had stays on the disk until that is
+// written over.
+func Replace(path string, b []byte) (err error) {
+	path, err = filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err == nil {
+		err = Check(path, info)
+	}
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, ".keyquorum-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	// The owner first: the content is never another's, and a change of the owner can clear bits of the mode.
+	if err := errors.Join(giveTo(f, info), fill(f, b, info.Mode().Perm()), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return Sync(dir)
+}
+
 // Exists is the error about what is there already and stays as it is. It wraps fs.ErrExist.
 func Exists(path string) error {
 	return fmt.Errorf("%s is there already and was left as it is: %w", path, fs.ErrExist)

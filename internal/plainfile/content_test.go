@@ -4,6 +4,7 @@ package plainfile_test
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -123,5 +124,37 @@ func TestAStrangersFileIsNotPrivate(t *testing.T) {
 	must(t, os.Chown(path, 4242, -1))
 	if _, err := plainfile.Read(path, 0, plainfile.Private); !errors.Is(err, plainfile.ErrOpen) || !strings.Contains(err.Error(), "belongs to user 4242") {
 		t.Error(err)
+	}
+}
+
+func TestReplace(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	if err := plainfile.Replace(path, []byte("b")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("nothing was there: %v", err)
+	}
+	if err := plainfile.Replace(dir, []byte("b")); !errors.Is(err, plainfile.ErrNotRegular) {
+		t.Errorf("a directory: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("what was there before"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	held, err := os.Open(path) // who reads the old one goes on reading it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if err := plainfile.Replace(path, []byte("b")); err != nil {
+		t.Fatal(err)
+	}
+	was, err := io.ReadAll(held)
+	if err != nil || string(was) != "what was there before" {
+		t.Errorf("the file was written over: %q, %v", was, err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "b" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
+		t.Errorf("%v were left behind", entries)
 	}
 }

@@ -4,6 +4,7 @@ package plainfile
 
 import (
 	"io/fs"
+	"os"
 	"syscall"
 )
 
@@ -19,4 +20,13 @@ func Owner(info fs.FileInfo) (uid int, told bool) {
 		return 0, false
 	}
 	return int(stat.Uid), true
+}
+
+// giveTo makes the owner and group of what info tells of also those of f.
+func giveTo(f *os.File, info fs.FileInfo) error {
+	to, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	return f.Chown(int(to.Uid), int(to.Gid))
 }

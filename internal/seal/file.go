@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,38 +10,43 @@ import (
 	"github.com/keyquorum/keyquorum/internal/plainfile"
 )
 
-// Init makes a new master keyring and gossip key, and writes them to a new file at path that only its owner can
-// read. The file is there wholly or not at all, and is on disk when Init returns. A file, directory or link that
-// is there already is left alone and gives an error that wraps fs.ErrExist.
-func Init(path string) error {
-	if _, err := os.Lstat(path); err == nil {
-		return existsError(path)
+// fileSource is the path of a file that only its owner can read.
+type fileSource string
+
+func (s fileSource) String() string { return "keyring " + string(s) }
+
+func (s fileSource) Read(context.Context) ([]byte, error) {
+	b, err := plainfile.Read(string(s), MaxText, plainfile.Private)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("there is no keyring at %s: copy the cluster's there, or make the first with \"keyquorum keyring init\": %w", string(s), err)
+	case err != nil:
+		return nil, fmt.Errorf("the keyring: %w", err)
 	}
-	b, err := newText()
-	if err != nil {
-		return err
+	return b, nil
+}
+
+// Create makes the file. A file, directory or link that is there already is left alone.
+func (s fileSource) Create(_ context.Context, b []byte) error {
+	if _, err := os.Lstat(string(s)); err == nil {
+		return s.exists()
 	}
-	defer clear(b)
-	if err := plainfile.WriteNew(path, b, 0o600); errors.Is(err, fs.ErrExist) {
-		return existsError(path)
+	if err := plainfile.WriteNew(string(s), b, 0o600); errors.Is(err, fs.ErrExist) {
+		return s.exists()
 	} else if err != nil {
 		return fmt.Errorf("the keyring: %w", err)
 	}
 	return nil
 }
 
-func existsError(path string) error {
-	return fmt.Errorf("%s is there already and is not overwritten: the keys sealed under a keyring are lost with it: %w", path, fs.ErrExist)
+func (s fileSource) exists() error {
+	return fmt.Errorf("%s is there already and is not overwritten: the keys sealed under a keyring are lost with it: %w", string(s), fs.ErrExist)
 }
 
-// readPrivate reads a file that no one else can read or change.
-func readPrivate(path string) ([]byte, error) {
-	b, err := plainfile.Read(path, maxText, plainfile.Private)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("there is no keyring at %s: copy the cluster's there, or make the first with \"keyquorum keyring init\": %w", path, err)
-	case err != nil:
-		return nil, fmt.Errorf("the keyring: %w", err)
+// Replace keeps the file's mode and owner. After a crash it has all of b, or what it had before.
+func (s fileSource) Replace(_ context.Context, b []byte) error {
+	if err := plainfile.Replace(string(s), b); err != nil {
+		return fmt.Errorf("the keyring: %w", err)
 	}
-	return b, nil
+	return nil
 }

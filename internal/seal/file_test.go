@@ -22,7 +22,7 @@ import (
 func initFile(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "keyring.json")
-	if err := seal.Init(path); err != nil {
+	if err := seal.Init(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -96,7 +96,7 @@ func TestInitNeverOverwrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := seal.Init(path); !errors.Is(err, fs.ErrExist) {
+	if err := seal.Init(t.Context(), path); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a second Init: %v, want one that wraps fs.ErrExist", err)
 	}
 	if after, _ := os.ReadFile(path); !bytes.Equal(after, before) {
@@ -108,13 +108,13 @@ func TestInitNeverOverwrites(t *testing.T) {
 	if err := os.Symlink("nowhere", dangling); err != nil {
 		t.Fatal(err)
 	}
-	if err := seal.Init(dangling); !errors.Is(err, fs.ErrExist) {
+	if err := seal.Init(t.Context(), dangling); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("Init at a dangling link: %v, want one that wraps fs.ErrExist", err)
 	}
-	if err := seal.Init(t.TempDir()); !errors.Is(err, fs.ErrExist) {
+	if err := seal.Init(t.Context(), t.TempDir()); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("Init at a directory: %v, want one that wraps fs.ErrExist", err)
 	}
-	if err := seal.Init(filepath.Join(t.TempDir(), "no", "such")); err == nil {
+	if err := seal.Init(t.Context(), filepath.Join(t.TempDir(), "no", "such")); err == nil {
 		t.Error("Init in a directory that is not there succeeded")
 	}
 }
@@ -125,7 +125,7 @@ func TestOneOfManyInitsWins(t *testing.T) {
 	var made atomic.Int32
 	for range 16 {
 		wg.Go(func() {
-			switch err := seal.Init(path); {
+			switch err := seal.Init(t.Context(), path); {
 			case err == nil:
 				made.Add(1)
 			case !errors.Is(err, fs.ErrExist):

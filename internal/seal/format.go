@@ -15,8 +15,8 @@ import (
 // format is the version of the keyring's text that this build writes, and the highest that it reads.
 const format = 1
 
-// maxText bounds what is read as a keyring; one of a hundred keys has some 30 KiB.
-const maxText = 64 << 10
+// MaxText bounds the stored form of a keyring, in bytes; one of MaxKeys keys has some 10 KiB.
+const MaxText = 64 << 10
 
 // text is a keyring as it is stored: JSON with exactly these members, each once.
 type text struct {
@@ -53,28 +53,69 @@ func encode(handle *keyset.Handle, gossip []byte) ([]byte, error) {
 // decode reads a keyring's stored form. Its errors are worded to follow the keyring's name and never hold a part
 // of the content.
 func decode(b []byte) (*Keyring, error) {
-	if len(b) > maxText {
-		return nil, fmt.Errorf("is larger than %d bytes", maxText)
-	}
-	members, err := splitObject(b)
+	handle, gossip, err := decodeText(b)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkFormat(members); err != nil {
+	k, err := newKeyring(handle, gossip)
+	if err != nil {
+		return nil, fmt.Errorf("cannot be used: %w", err)
+	}
+	return k, nil
+}
+
+// change gives the stored form b with another keyset. What do makes of it is checked as it will be when it is read.
+func change(b []byte, do func(*keyset.Manager) error) ([]byte, error) {
+	handle, gossip, err := decodeText(b)
+	if err != nil {
 		return nil, err
+	}
+	defer clear(gossip[:])
+	manager := keyset.NewManagerFromHandle(handle)
+	if err := do(manager); err != nil {
+		return nil, err
+	}
+	if handle, err = manager.Handle(); err != nil {
+		return nil, fmt.Errorf("changing the keyset: %w", err)
+	}
+	if _, err := newKeyring(handle, gossip); err != nil {
+		return nil, fmt.Errorf("cannot be changed so: %w", err)
+	}
+	return encode(handle, gossip[:])
+}
+
+func decodeText(b []byte) (*keyset.Handle, *[GossipKeySize]byte, error) {
+	if len(b) > MaxText {
+		return nil, nil, fmt.Errorf("is larger than %d bytes", MaxText)
+	}
+	members, err := splitObject(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		for _, value := range members {
+			clear(value)
+		}
+	}()
+	if err := checkFormat(members); err != nil {
+		return nil, nil, err
 	}
 	for name := range members {
 		switch name {
 		case "format", "keyset", "gossipKey":
 		default:
-			return nil, errors.New(`has a member that is not "format", "keyset" or "gossipKey"`)
+			return nil, nil, errors.New(`has a member that is not "format", "keyset" or "gossipKey"`)
 		}
 	}
 	gossip, err := decodeGossipKey(members["gossipKey"])
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return decodeKeyset(members["keyset"], gossip)
+	handle, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(members["keyset"])))
+	if err != nil {
+		return nil, nil, errors.New(`is damaged: its "keyset" is missing or no Tink keyset`)
+	}
+	return handle, gossip, nil
 }
 
 // checkFormat comes before all else, as a newer format may look in any way.
@@ -100,18 +141,6 @@ func decodeGossipKey(raw json.RawMessage) (*[GossipKeySize]byte, error) {
 		return nil, bad
 	}
 	return (*[GossipKeySize]byte)(key), nil
-}
-
-func decodeKeyset(raw json.RawMessage, gossip *[GossipKeySize]byte) (*Keyring, error) {
-	handle, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(raw)))
-	if err != nil {
-		return nil, errors.New(`is damaged: its "keyset" is missing or no Tink keyset`)
-	}
-	k, err := newKeyring(handle, gossip)
-	if err != nil {
-		return nil, fmt.Errorf("cannot be used: %w", err)
-	}
-	return k, nil
 }
 
 // splitObject gives the members of the one JSON object that b holds; encoding/json alone would let a name pass

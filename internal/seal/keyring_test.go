@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -199,6 +200,12 @@ func assertSilent(t *testing.T, how, text string, traces []string) {
 		if strings.Contains(strings.ToLower(text), strings.ToLower(trace)) {
 			t.Errorf("%s shows the gossip key: %q", how, text)
 		}
+	}
+}
+
+func TestKeyringIsNotComparable(t *testing.T) {
+	if reflect.TypeFor[seal.Keyring]().Comparable() {
+		t.Error("keyrings can be compared with ==")
 	}
 }
 

@@ -135,7 +135,7 @@ func TestEachSubkeyIsAnother(t *testing.T) {
 	}
 	seen := map[*subkey]bool{}
 	for _, b := range bindings {
-		sub, err := ring.c.subkeys.of(b)
+		sub, err := ring.c.masters.Load().keys[0].of(b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +144,7 @@ func TestEachSubkeyIsAnother(t *testing.T) {
 	if len(seen) != 1<<subkeyBits+1 {
 		t.Errorf("%d subkeys for %d kinds of sealings", len(seen), len(bindings))
 	}
-	sealed, err := ring.c.subkeys.made[0].Load().Encrypt([]byte("text"), nil)
+	sealed, err := ring.c.masters.Load().keys[0].made[0].Load().Encrypt([]byte("text"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

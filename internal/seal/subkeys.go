@@ -38,17 +38,29 @@ func newMasterKey() (*keyset.Handle, error) {
 	return handle, nil
 }
 
-// subkeys are the AES-256-GCM keys that seal, each derived from the master keys when it is first asked for and then
-// kept: those of users' keys, and one more for proofs, so that no number of proofs wears out what seals keys.
+// subkeys are the AES-256-GCM keys that seal under one master key, each derived from it when it is first asked for and
+// then kept: those of users' keys, and one more for proofs, so that no number of proofs wears out what seals keys.
 type subkeys struct {
 	deriver keyderivation.KeysetDeriver
 	made    [1<<subkeyBits + 1]atomic.Pointer[subkey]
 }
 
-// subkey seals under the primary master key's and opens under any one's.
 type subkey struct{ tink.AEAD }
 
-func newSubkeys(handle *keyset.Handle) (*subkeys, error) {
+// newSubkeys makes those of one master key.
+func newSubkeys(entry *keyset.Entry) (*subkeys, error) {
+	alone := keyset.NewManager()
+	id, err := alone.AddKey(entry.Key())
+	if err == nil {
+		err = alone.SetPrimary(id)
+	}
+	if err != nil {
+		return nil, errors.New("its keyset is damaged")
+	}
+	handle, err := alone.Handle()
+	if err != nil {
+		return nil, errors.New("its keyset is damaged")
+	}
 	deriver, err := keyderivation.New(handle)
 	if err != nil {
 		return nil, errors.New("its keyset derives no keys")

@@ -1,5 +1,6 @@
-// Package secret has the type that holds key material in the open. It cannot be printed, logged or marshalled
-// by accident: every way that fmt, encoding and slog offer gives a fixed text or an error.
+// Package secret has the types that hold secrets in the open. They cannot be printed, logged, marshalled
+// or compared in variable time by accident: every way that fmt, encoding and slog offer gives a fixed text or an error,
+// and == does not compile.
 package secret
 
 import (
@@ -19,6 +20,7 @@ var errMarshal = errors.New("secret: key material cannot be marshalled")
 // Key is one user's signing key in the open. Its owner calls Wipe when done with it; copies of a Key share the
 // material. The zero Key has none. It is not safe for concurrent use with Wipe.
 type Key struct {
+	_ [0]func() // not to be compared with ==: use Equal
 	// Two pointers away, as fmt follows one even where it can call no method, in an unexported field of another
 	// struct with a verb that does not fit ("%s").
 	m *material

@@ -1,26 +1,37 @@
 package secret
 
 import (
+	"crypto/subtle"
 	"fmt"
 	"log/slog"
 )
 
-// Text is a secret that goes out as it is, such as an API token in a header. It prints as little as a Key does. The zero
-// Text is empty.
+// Text is a secret that is text, such as a token for another service. As a Key, it cannot be printed, marshalled, or
+// compared with ==. Go keeps strings for as long as it likes, so it cannot be wiped either.
 type Text struct {
-	// A function, as no print of any value that holds one follows it.
-	reveal func() string
+	_ [0]func()
+	m *textMaterial
 }
 
-// NewText makes s a secret.
-func NewText(s string) Text { return Text{func() string { return s }} }
+type textMaterial struct{ s *string }
 
-// Reveal gives the text itself: it is for where it goes out, and not to be kept.
+// NewText makes s a secret.
+func NewText(s string) Text { return Text{m: &textMaterial{&s}} }
+
+// Reveal gives the text, for the one who has to have it.
 func (t Text) Reveal() string {
-	if t.reveal == nil {
+	if t.m == nil {
 		return ""
 	}
-	return t.reveal()
+	return *t.m.s
+}
+
+// Empty tells whether there is no text.
+func (t Text) Empty() bool { return t.m == nil || *t.m.s == "" }
+
+// Equal compares in a time that tells nothing but the lengths.
+func (t Text) Equal(other Text) bool {
+	return subtle.ConstantTimeCompare([]byte(t.Reveal()), []byte(other.Reveal())) == 1
 }
 
 func (Text) String() string                 { return redacted }

@@ -125,9 +125,11 @@ func (r *Rotator) expire(ctx context.Context, due []fsm.Due) (fsm.Expired, error
 	return res.Expired, err
 }
 
-// report is quiet about what a change of leader explains, and what is told elsewhere.
+// report is quiet about what a change of leader explains, or of the master key (the next look makes other keys), and about
+// what is told elsewhere.
 func (r *Rotator) report(ctx context.Context, err error) {
-	if ctx.Err() != nil || errors.Is(err, fault.ErrNotLeader) || errors.Is(err, fault.ErrAudit) {
+	if ctx.Err() != nil || errors.Is(err, fault.ErrNotLeader) || errors.Is(err, fault.ErrAudit) ||
+		errors.Is(err, &fsm.Refusal{Code: fsm.CodeMasterKeyRetired}) {
 		return
 	}
 	r.cfg.Logger.Warn("rotation has to wait; it is tried again", "error", err)

@@ -59,15 +59,34 @@ func (s *Service) record(ctx context.Context, origin fsm.Origin, op fsm.Issue) (
 		op.Candidate = &candidate
 	}
 	res, err := s.cfg.Propose(ctx, fsm.Command{Origin: origin, Op: op})
-	if op.Candidate != nil || !errors.Is(err, &fsm.Refusal{Code: fsm.CodeNeedCandidate}) {
+	needed := op.Candidate == nil && errors.Is(err, &fsm.Refusal{Code: fsm.CodeNeedCandidate})
+	if !needed && !sealedTooLate(err) {
 		return res, err
 	}
-	candidate, err := s.candidate(op.Subject)
-	if err != nil {
-		return fsm.Result{}, err
+	return s.withKey(op.Subject, func(candidate fsm.Candidate) (fsm.Result, error) {
+		op.Candidate = &candidate
+		return s.cfg.Propose(ctx, fsm.Command{Origin: origin, Op: op})
+	})
+}
+
+// withKey proposes with a new key of the subject's. If the master key that it is sealed under is retired by the time, which
+// changed nothing, it proposes again with another: this node has the new primary one in its state by then.
+func (s *Service) withKey(subject string, propose func(fsm.Candidate) (fsm.Result, error)) (res fsm.Result, err error) {
+	for range 3 {
+		candidate, err := s.candidate(subject)
+		if err != nil {
+			return fsm.Result{}, err
+		}
+		if res, err = propose(candidate); !sealedTooLate(err) {
+			return res, err
+		}
 	}
-	op.Candidate = &candidate
-	return s.cfg.Propose(ctx, fsm.Command{Origin: origin, Op: op})
+	return res, fmt.Errorf("%w: the master key is being changed", fault.ErrOverloaded)
+}
+
+// sealedTooLate tells whether a new key was refused for the master key that it is sealed under.
+func sealedTooLate(err error) bool {
+	return errors.Is(err, &fsm.Refusal{Code: fsm.CodeMasterKeyRetired})
 }
 
 // needsKey tells whether the subject has no active key, or one that will be due when the entry is applied.

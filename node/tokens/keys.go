@@ -19,13 +19,15 @@ import (
 
 // Rotate makes the subject a new active key.
 func (s *Service) Rotate(ctx context.Context, origin fsm.Origin, req *v1.RotateRequest) (*v1.RotateResponse, error) {
-	expected, candidate, err := s.change(req.GetSubject(), req.GetExpectedKeyId())
+	expected, err := keyID("expectedKeyId", req.GetExpectedKeyId())
 	if err != nil {
 		return nil, err
 	}
-	res, err := s.cfg.Propose(ctx, fsm.Command{Origin: origin, Op: fsm.Rotate{
-		Subject: req.GetSubject(), Expected: expected, Candidate: candidate,
-	}})
+	res, err := s.withKey(req.GetSubject(), func(candidate fsm.Candidate) (fsm.Result, error) {
+		return s.cfg.Propose(ctx, fsm.Command{Origin: origin, Op: fsm.Rotate{
+			Subject: req.GetSubject(), Expected: expected, Candidate: candidate,
+		}})
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -34,13 +36,17 @@ func (s *Service) Rotate(ctx context.Context, origin fsm.Origin, req *v1.RotateR
 
 // Revoke deletes all of the subject's keys and makes a new one. It returns once no node accepts one of them.
 func (s *Service) Revoke(ctx context.Context, origin fsm.Origin, req *v1.RevokeRequest) (*v1.RevokeResponse, error) {
-	expected, candidate, err := s.change(req.GetSubject(), req.GetExpectedKeyId())
+	expected, err := keyID("expectedKeyId", req.GetExpectedKeyId())
 	if err != nil {
 		return nil, err
 	}
-	res, finality, err := s.end(ctx, fsm.Command{Origin: origin, Op: fsm.Revoke{
-		Subject: req.GetSubject(), Expected: expected, Candidate: candidate,
-	}})
+	res, finality, err := s.end(ctx, func() (fsm.Result, error) {
+		return s.withKey(req.GetSubject(), func(candidate fsm.Candidate) (fsm.Result, error) {
+			return s.cfg.Propose(ctx, fsm.Command{Origin: origin, Op: fsm.Revoke{
+				Subject: req.GetSubject(), Expected: expected, Candidate: candidate,
+			}})
+		})
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +59,9 @@ func (s *Service) Delete(ctx context.Context, origin fsm.Origin, req *v1.DeleteR
 	if err != nil {
 		return nil, err
 	}
-	res, finality, err := s.end(ctx, fsm.Command{Origin: origin, Op: fsm.Delete{Subject: req.GetSubject(), Expected: expected}})
+	res, finality, err := s.end(ctx, func() (fsm.Result, error) {
+		return s.cfg.Propose(ctx, fsm.Command{Origin: origin, Op: fsm.Delete{Subject: req.GetSubject(), Expected: expected}})
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +70,7 @@ func (s *Service) Delete(ctx context.Context, origin fsm.Origin, req *v1.DeleteR
 
 // end puts through the log what ends keys, and waits until that holds on all nodes. A refusal can say that they have
 // ended before, by a call that may not have waited to the end: so it is an answer only once the same holds.
-func (s *Service) end(ctx context.Context, cmd fsm.Command) (fsm.Result, *v1.Finality, error) {
+func (s *Service) end(ctx context.Context, propose func() (fsm.Result, error)) (fsm.Result, *v1.Finality, error) {
 	select {
 	case s.ending <- struct{}{}:
 		defer func() { <-s.ending }()
@@ -70,7 +78,7 @@ func (s *Service) end(ctx context.Context, cmd fsm.Command) (fsm.Result, *v1.Fin
 		return fsm.Result{}, nil, fmt.Errorf("%w: %d revocations wait for nodes that do not answer", fault.ErrOverloaded, cap(s.ending))
 	}
 	begun := time.Now()
-	res, refusal := s.cfg.Propose(ctx, cmd)
+	res, refusal := propose()
 	if res.Position == 0 { // nothing was applied
 		return res, nil, refusal
 	}
@@ -84,16 +92,6 @@ func (s *Service) end(ctx context.Context, cmd fsm.Command) (fsm.Result, *v1.Fin
 	return res, &v1.Finality{
 		AppliedNodes: uint32(applied), ExpiredNodes: uint32(expired), Took: durationpb.New(time.Since(begun)),
 	}, refusal
-}
-
-// change reads what Rotate and Revoke have in common.
-func (s *Service) change(subject, expected string) (fsm.KeyID, fsm.Candidate, error) {
-	id, err := keyID("expectedKeyId", expected)
-	if err != nil {
-		return fsm.KeyID{}, fsm.Candidate{}, err
-	}
-	candidate, err := s.candidate(subject)
-	return id, candidate, err
 }
 
 // keyID reads an optional key id.

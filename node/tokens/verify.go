@@ -150,6 +150,9 @@ func (s *Service) key(from reading, subject, kid string) (*secret.Key, error) {
 		return nil, nil //nolint:nilnil // as above
 	}
 	opened, err := s.cfg.Keyring.Open(subject, id.Random, key.Sealed)
+	if errors.Is(err, fault.ErrKeyring) {
+		err = fmt.Errorf("%w: %w", fault.ErrMasterKey, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open key %s: %w", id, err)
 	}

@@ -6,6 +6,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -60,6 +61,8 @@ type Member struct {
 	Snapshots *raft.InmemSnapshotStore
 	Audit     *Audit
 
+	// keyring is what the member's file has; see GiveKeyring.
+	keyring atomic.Pointer[seal.Keyring]
 	cluster *Cluster
 	node    atomic.Pointer[node.Node]
 	stop    context.CancelFunc
@@ -101,6 +104,17 @@ func (m *Member) View() *fsm.View { return m.Node().View() }
 // Ready says why the member cannot serve, or nil.
 func (m *Member) Ready() error { return m.Node().Ready() }
 
+// GiveKeyring puts a keyring in the place of the one that the member starts with, and looks at while it runs.
+func (m *Member) GiveKeyring(k *seal.Keyring) { m.keyring.Store(k) }
+
+// Load implements seal.Provider.
+func (m *Member) Load(context.Context) (*seal.Keyring, error) {
+	if k := m.keyring.Load(); k != nil {
+		return k.Clone(), nil
+	}
+	return nil, errors.New("the provider is gone")
+}
+
 // Found founds the cluster at m.
 func (c *Cluster) Found(m *Member) {
 	c.t.Helper()
@@ -123,6 +137,7 @@ func (c *Cluster) Add() *Member {
 func (c *Cluster) Prepare() *Member {
 	c.t.Helper()
 	m := &Member{cluster: c, Host: fmt.Sprintf("n%d", len(c.Members())+1)}
+	m.keyring.Store(c.Keyring)
 	c.mu.Lock()
 	c.members = append(c.members, m)
 	c.mu.Unlock()
@@ -162,7 +177,7 @@ func (c *Cluster) config(m *Member) node.Config {
 		Dial:      c.Net.Dialer(m.Host),
 		Discovery: discovery{c, m},
 		Logs:      m.Logs, Stable: m.Logs, Snapshots: m.Snapshots,
-		Keyring: c.Keyring, Audit: m.Audit,
+		Keyring: m.keyring.Load().Clone(), KeyringProvider: m, KeyringInterval: time.Second, Audit: m.Audit,
 		Logger: c.log,
 	}
 	if c.opts.Wall != nil {

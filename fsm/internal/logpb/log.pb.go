@@ -217,6 +217,9 @@ type Command struct {
 	//	*Command_ForgetMembers
 	//	*Command_PutApiToken
 	//	*Command_RevokeApiToken
+	//	*Command_UseMasterKey
+	//	*Command_Rewrap
+	//	*Command_RetireMasterKey
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -383,6 +386,33 @@ func (x *Command) GetRevokeApiToken() *RevokeAPIToken {
 	return nil
 }
 
+func (x *Command) GetUseMasterKey() *UseMasterKey {
+	if x != nil {
+		if x, ok := x.Op.(*Command_UseMasterKey); ok {
+			return x.UseMasterKey
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRewrap() *Rewrap {
+	if x != nil {
+		if x, ok := x.Op.(*Command_Rewrap); ok {
+			return x.Rewrap
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRetireMasterKey() *RetireMasterKey {
+	if x != nil {
+		if x, ok := x.Op.(*Command_RetireMasterKey); ok {
+			return x.RetireMasterKey
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -439,6 +469,18 @@ type Command_RevokeApiToken struct {
 	RevokeApiToken *RevokeAPIToken `protobuf:"bytes,41,opt,name=revoke_api_token,json=revokeApiToken,proto3,oneof"`
 }
 
+type Command_UseMasterKey struct {
+	UseMasterKey *UseMasterKey `protobuf:"bytes,30,opt,name=use_master_key,json=useMasterKey,proto3,oneof"`
+}
+
+type Command_Rewrap struct {
+	Rewrap *Rewrap `protobuf:"bytes,31,opt,name=rewrap,proto3,oneof"`
+}
+
+type Command_RetireMasterKey struct {
+	RetireMasterKey *RetireMasterKey `protobuf:"bytes,32,opt,name=retire_master_key,json=retireMasterKey,proto3,oneof"`
+}
+
 func (*Command_Found) isCommand_Op() {}
 
 func (*Command_Issue) isCommand_Op() {}
@@ -464,6 +506,12 @@ func (*Command_ForgetMembers) isCommand_Op() {}
 func (*Command_PutApiToken) isCommand_Op() {}
 
 func (*Command_RevokeApiToken) isCommand_Op() {}
+
+func (*Command_UseMasterKey) isCommand_Op() {}
+
+func (*Command_Rewrap) isCommand_Op() {}
+
+func (*Command_RetireMasterKey) isCommand_Op() {}
 
 // KeyID is the revision at which a key was made, and the random bits bound into its sealing.
 type KeyID struct {
@@ -1627,6 +1675,160 @@ func (x *ForgetMembers) GetIds() []string {
 	return nil
 }
 
+// UseMasterKey makes a master key the primary one, under which all that is new is sealed.
+type UseMasterKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id that Tink puts before what the key sealed.
+	Id uint32 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Takes the place of the one from the founding; sealed under the key.
+	KeyringCheck []byte `protobuf:"bytes,2,opt,name=keyring_check,json=keyringCheck,proto3" json:"keyring_check,omitempty"`
+	// Ids of the members that said that they hold the key.
+	Holders       []string `protobuf:"bytes,3,rep,name=holders,proto3" json:"holders,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseMasterKey) Reset() {
+	*x = UseMasterKey{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseMasterKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseMasterKey) ProtoMessage() {}
+
+func (x *UseMasterKey) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseMasterKey.ProtoReflect.Descriptor instead.
+func (*UseMasterKey) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *UseMasterKey) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *UseMasterKey) GetKeyringCheck() []byte {
+	if x != nil {
+		return x.KeyringCheck
+	}
+	return nil
+}
+
+func (x *UseMasterKey) GetHolders() []string {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+// Rewrap carries keys that were sealed anew under the primary master key. Apply checks each item again.
+type Rewrap struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Items         []*Rewrap_Item         `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rewrap) Reset() {
+	*x = Rewrap{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rewrap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rewrap) ProtoMessage() {}
+
+func (x *Rewrap) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rewrap.ProtoReflect.Descriptor instead.
+func (*Rewrap) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Rewrap) GetItems() []*Rewrap_Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// RetireMasterKey says that nothing is to be sealed under a master key any more.
+type RetireMasterKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireMasterKey) Reset() {
+	*x = RetireMasterKey{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireMasterKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireMasterKey) ProtoMessage() {}
+
+func (x *RetireMasterKey) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireMasterKey.ProtoReflect.Descriptor instead.
+func (*RetireMasterKey) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RetireMasterKey) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
 // SnapshotHeader is a snapshot's first record; the others follow in order: members, then users.
 type SnapshotHeader struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -1648,13 +1850,15 @@ type SnapshotHeader struct {
 	// Head of the audit chain: how many records there are, and the hash of the last; absent before the first.
 	AuditSequence uint64 `protobuf:"varint,30,opt,name=audit_sequence,json=auditSequence,proto3" json:"audit_sequence,omitempty"`
 	AuditHash     []byte `protobuf:"bytes,31,opt,name=audit_hash,json=auditHash,proto3" json:"audit_hash,omitempty"`
+	// Master keys that were the primary one before, or are retired, in the order in which that came about.
+	MasterKeys    []*MasterKey `protobuf:"bytes,40,rep,name=master_keys,json=masterKeys,proto3" json:"master_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[21]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1870,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[21]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1883,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{21}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1780,6 +1984,65 @@ func (x *SnapshotHeader) GetAuditHash() []byte {
 	return nil
 }
 
+func (x *SnapshotHeader) GetMasterKeys() []*MasterKey {
+	if x != nil {
+		return x.MasterKeys
+	}
+	return nil
+}
+
+type MasterKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Retired       bool                   `protobuf:"varint,2,opt,name=retired,proto3" json:"retired,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MasterKey) Reset() {
+	*x = MasterKey{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MasterKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MasterKey) ProtoMessage() {}
+
+func (x *MasterKey) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MasterKey.ProtoReflect.Descriptor instead.
+func (*MasterKey) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *MasterKey) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *MasterKey) GetRetired() bool {
+	if x != nil {
+		return x.Retired
+	}
+	return false
+}
+
 type Key struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        *KeyID                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1794,7 +2057,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[22]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1806,7 +2069,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[22]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1819,7 +2082,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{22}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Key) GetId() *KeyID {
@@ -1871,7 +2134,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[23]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1883,7 +2146,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[23]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1896,7 +2159,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{23}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *User) GetSubject() string {
@@ -1953,7 +2216,7 @@ type AuditRecord struct {
 
 func (x *AuditRecord) Reset() {
 	*x = AuditRecord{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[24]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1965,7 +2228,7 @@ func (x *AuditRecord) String() string {
 func (*AuditRecord) ProtoMessage() {}
 
 func (x *AuditRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[24]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1978,7 +2241,7 @@ func (x *AuditRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRecord.ProtoReflect.Descriptor instead.
 func (*AuditRecord) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{24}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AuditRecord) GetFormat() uint32 {
@@ -2099,7 +2362,7 @@ type Expire_Item struct {
 
 func (x *Expire_Item) Reset() {
 	*x = Expire_Item{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[25]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2374,7 @@ func (x *Expire_Item) String() string {
 func (*Expire_Item) ProtoMessage() {}
 
 func (x *Expire_Item) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[25]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2148,6 +2411,66 @@ func (x *Expire_Item) GetCandidate() *Candidate {
 	return nil
 }
 
+type Rewrap_Item struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	Key           *KeyID                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Sealed        []byte                 `protobuf:"bytes,3,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rewrap_Item) Reset() {
+	*x = Rewrap_Item{}
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rewrap_Item) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rewrap_Item) ProtoMessage() {}
+
+func (x *Rewrap_Item) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rewrap_Item.ProtoReflect.Descriptor instead.
+func (*Rewrap_Item) Descriptor() ([]byte, []int) {
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{22, 0}
+}
+
+func (x *Rewrap_Item) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Rewrap_Item) GetKey() *KeyID {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Rewrap_Item) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
 type AuditRecord_Change struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2159,7 +2482,7 @@ type AuditRecord_Change struct {
 
 func (x *AuditRecord_Change) Reset() {
 	*x = AuditRecord_Change{}
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[26]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2494,7 @@ func (x *AuditRecord_Change) String() string {
 func (*AuditRecord_Change) ProtoMessage() {}
 
 func (x *AuditRecord_Change) ProtoReflect() protoreflect.Message {
-	mi := &file_keyquorum_log_v1_log_proto_msgTypes[26]
+	mi := &file_keyquorum_log_v1_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2507,7 @@ func (x *AuditRecord_Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRecord_Change.ProtoReflect.Descriptor instead.
 func (*AuditRecord_Change) Descriptor() ([]byte, []int) {
-	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{24, 0}
+	return file_keyquorum_log_v1_log_proto_rawDescGZIP(), []int{28, 0}
 }
 
 func (x *AuditRecord_Change) GetName() string {
@@ -2220,7 +2543,7 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\x06Origin\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\tR\x04node\"\xd0\x06\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\"\x9d\b\n" +
 	"\aCommand\x120\n" +
 	"\x06origin\x18\x01 \x01(\v2\x18.keyquorum.log.v1.OriginR\x06origin\x12/\n" +
 	"\x05found\x18\x02 \x01(\v2\x17.keyquorum.log.v1.FoundH\x00R\x05found\x12/\n" +
@@ -2237,7 +2560,10 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\x04tick\x18\v \x01(\v2\x16.keyquorum.log.v1.TickH\x00R\x04tick\x12H\n" +
 	"\x0eforget_members\x18\f \x01(\v2\x1f.keyquorum.log.v1.ForgetMembersH\x00R\rforgetMembers\x12C\n" +
 	"\rput_api_token\x18( \x01(\v2\x1d.keyquorum.log.v1.PutAPITokenH\x00R\vputApiToken\x12L\n" +
-	"\x10revoke_api_token\x18) \x01(\v2 .keyquorum.log.v1.RevokeAPITokenH\x00R\x0erevokeApiTokenB\x04\n" +
+	"\x10revoke_api_token\x18) \x01(\v2 .keyquorum.log.v1.RevokeAPITokenH\x00R\x0erevokeApiToken\x12F\n" +
+	"\x0euse_master_key\x18\x1e \x01(\v2\x1e.keyquorum.log.v1.UseMasterKeyH\x00R\fuseMasterKey\x122\n" +
+	"\x06rewrap\x18\x1f \x01(\v2\x18.keyquorum.log.v1.RewrapH\x00R\x06rewrap\x12O\n" +
+	"\x11retire_master_key\x18  \x01(\v2!.keyquorum.log.v1.RetireMasterKeyH\x00R\x0fretireMasterKeyB\x04\n" +
 	"\x02op\";\n" +
 	"\x05KeyID\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
@@ -2341,7 +2667,19 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x06\n" +
 	"\x04Tick\"!\n" +
 	"\rForgetMembers\x12\x10\n" +
-	"\x03ids\x18\x01 \x03(\tR\x03ids\"\xd8\x03\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\"]\n" +
+	"\fUseMasterKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12#\n" +
+	"\rkeyring_check\x18\x02 \x01(\fR\fkeyringCheck\x12\x18\n" +
+	"\aholders\x18\x03 \x03(\tR\aholders\"\xa2\x01\n" +
+	"\x06Rewrap\x123\n" +
+	"\x05items\x18\x01 \x03(\v2\x1d.keyquorum.log.v1.Rewrap.ItemR\x05items\x1ac\n" +
+	"\x04Item\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12)\n" +
+	"\x03key\x18\x02 \x01(\v2\x17.keyquorum.log.v1.KeyIDR\x03key\x12\x16\n" +
+	"\x06sealed\x18\x03 \x01(\fR\x06sealed\"!\n" +
+	"\x0fRetireMasterKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\"\x96\x04\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\x12\x1a\n" +
@@ -2360,7 +2698,12 @@ const file_keyquorum_log_v1_log_proto_rawDesc = "" +
 	"api_tokens\x182 \x03(\v2\x1a.keyquorum.log.v1.APITokenR\tapiTokens\x12%\n" +
 	"\x0eaudit_sequence\x18\x1e \x01(\x04R\rauditSequence\x12\x1d\n" +
 	"\n" +
-	"audit_hash\x18\x1f \x01(\fR\tauditHash\"\x99\x01\n" +
+	"audit_hash\x18\x1f \x01(\fR\tauditHash\x12<\n" +
+	"\vmaster_keys\x18( \x03(\v2\x1b.keyquorum.log.v1.MasterKeyR\n" +
+	"masterKeys\"5\n" +
+	"\tMasterKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
+	"\aretired\x18\x02 \x01(\bR\aretired\"\x99\x01\n" +
 	"\x03Key\x12'\n" +
 	"\x02id\x18\x01 \x01(\v2\x17.keyquorum.log.v1.KeyIDR\x02id\x12\x16\n" +
 	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x1d\n" +
@@ -2413,7 +2756,7 @@ func file_keyquorum_log_v1_log_proto_rawDescGZIP() []byte {
 }
 
 var file_keyquorum_log_v1_log_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_keyquorum_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_keyquorum_log_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_keyquorum_log_v1_log_proto_goTypes = []any{
 	(Mode)(0),                  // 0: keyquorum.log.v1.Mode
 	(*Entry)(nil),              // 1: keyquorum.log.v1.Entry
@@ -2437,12 +2780,17 @@ var file_keyquorum_log_v1_log_proto_goTypes = []any{
 	(*RemoveMember)(nil),       // 19: keyquorum.log.v1.RemoveMember
 	(*Tick)(nil),               // 20: keyquorum.log.v1.Tick
 	(*ForgetMembers)(nil),      // 21: keyquorum.log.v1.ForgetMembers
-	(*SnapshotHeader)(nil),     // 22: keyquorum.log.v1.SnapshotHeader
-	(*Key)(nil),                // 23: keyquorum.log.v1.Key
-	(*User)(nil),               // 24: keyquorum.log.v1.User
-	(*AuditRecord)(nil),        // 25: keyquorum.log.v1.AuditRecord
-	(*Expire_Item)(nil),        // 26: keyquorum.log.v1.Expire.Item
-	(*AuditRecord_Change)(nil), // 27: keyquorum.log.v1.AuditRecord.Change
+	(*UseMasterKey)(nil),       // 22: keyquorum.log.v1.UseMasterKey
+	(*Rewrap)(nil),             // 23: keyquorum.log.v1.Rewrap
+	(*RetireMasterKey)(nil),    // 24: keyquorum.log.v1.RetireMasterKey
+	(*SnapshotHeader)(nil),     // 25: keyquorum.log.v1.SnapshotHeader
+	(*MasterKey)(nil),          // 26: keyquorum.log.v1.MasterKey
+	(*Key)(nil),                // 27: keyquorum.log.v1.Key
+	(*User)(nil),               // 28: keyquorum.log.v1.User
+	(*AuditRecord)(nil),        // 29: keyquorum.log.v1.AuditRecord
+	(*Expire_Item)(nil),        // 30: keyquorum.log.v1.Expire.Item
+	(*Rewrap_Item)(nil),        // 31: keyquorum.log.v1.Rewrap.Item
+	(*AuditRecord_Change)(nil), // 32: keyquorum.log.v1.AuditRecord.Change
 }
 var file_keyquorum_log_v1_log_proto_depIdxs = []int32{
 	3,  // 0: keyquorum.log.v1.Entry.commands:type_name -> keyquorum.log.v1.Command
@@ -2460,32 +2808,38 @@ var file_keyquorum_log_v1_log_proto_depIdxs = []int32{
 	21, // 12: keyquorum.log.v1.Command.forget_members:type_name -> keyquorum.log.v1.ForgetMembers
 	8,  // 13: keyquorum.log.v1.Command.put_api_token:type_name -> keyquorum.log.v1.PutAPIToken
 	9,  // 14: keyquorum.log.v1.Command.revoke_api_token:type_name -> keyquorum.log.v1.RevokeAPIToken
-	15, // 15: keyquorum.log.v1.Found.settings:type_name -> keyquorum.log.v1.Settings
-	7,  // 16: keyquorum.log.v1.Found.operator:type_name -> keyquorum.log.v1.APIToken
-	7,  // 17: keyquorum.log.v1.PutAPIToken.token:type_name -> keyquorum.log.v1.APIToken
-	5,  // 18: keyquorum.log.v1.Issue.candidate:type_name -> keyquorum.log.v1.Candidate
-	4,  // 19: keyquorum.log.v1.Rotate.expected:type_name -> keyquorum.log.v1.KeyID
-	5,  // 20: keyquorum.log.v1.Rotate.candidate:type_name -> keyquorum.log.v1.Candidate
-	4,  // 21: keyquorum.log.v1.Revoke.expected:type_name -> keyquorum.log.v1.KeyID
-	5,  // 22: keyquorum.log.v1.Revoke.candidate:type_name -> keyquorum.log.v1.Candidate
-	4,  // 23: keyquorum.log.v1.Delete.expected:type_name -> keyquorum.log.v1.KeyID
-	26, // 24: keyquorum.log.v1.Expire.items:type_name -> keyquorum.log.v1.Expire.Item
-	0,  // 25: keyquorum.log.v1.Settings.mode:type_name -> keyquorum.log.v1.Mode
-	0,  // 26: keyquorum.log.v1.UpdateSettings.mode:type_name -> keyquorum.log.v1.Mode
-	17, // 27: keyquorum.log.v1.PutMember.member:type_name -> keyquorum.log.v1.Member
-	15, // 28: keyquorum.log.v1.SnapshotHeader.settings:type_name -> keyquorum.log.v1.Settings
-	7,  // 29: keyquorum.log.v1.SnapshotHeader.api_tokens:type_name -> keyquorum.log.v1.APIToken
-	4,  // 30: keyquorum.log.v1.Key.id:type_name -> keyquorum.log.v1.KeyID
-	23, // 31: keyquorum.log.v1.User.active:type_name -> keyquorum.log.v1.Key
-	23, // 32: keyquorum.log.v1.User.retiring:type_name -> keyquorum.log.v1.Key
-	27, // 33: keyquorum.log.v1.AuditRecord.changes:type_name -> keyquorum.log.v1.AuditRecord.Change
-	4,  // 34: keyquorum.log.v1.Expire.Item.key:type_name -> keyquorum.log.v1.KeyID
-	5,  // 35: keyquorum.log.v1.Expire.Item.candidate:type_name -> keyquorum.log.v1.Candidate
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	22, // 15: keyquorum.log.v1.Command.use_master_key:type_name -> keyquorum.log.v1.UseMasterKey
+	23, // 16: keyquorum.log.v1.Command.rewrap:type_name -> keyquorum.log.v1.Rewrap
+	24, // 17: keyquorum.log.v1.Command.retire_master_key:type_name -> keyquorum.log.v1.RetireMasterKey
+	15, // 18: keyquorum.log.v1.Found.settings:type_name -> keyquorum.log.v1.Settings
+	7,  // 19: keyquorum.log.v1.Found.operator:type_name -> keyquorum.log.v1.APIToken
+	7,  // 20: keyquorum.log.v1.PutAPIToken.token:type_name -> keyquorum.log.v1.APIToken
+	5,  // 21: keyquorum.log.v1.Issue.candidate:type_name -> keyquorum.log.v1.Candidate
+	4,  // 22: keyquorum.log.v1.Rotate.expected:type_name -> keyquorum.log.v1.KeyID
+	5,  // 23: keyquorum.log.v1.Rotate.candidate:type_name -> keyquorum.log.v1.Candidate
+	4,  // 24: keyquorum.log.v1.Revoke.expected:type_name -> keyquorum.log.v1.KeyID
+	5,  // 25: keyquorum.log.v1.Revoke.candidate:type_name -> keyquorum.log.v1.Candidate
+	4,  // 26: keyquorum.log.v1.Delete.expected:type_name -> keyquorum.log.v1.KeyID
+	30, // 27: keyquorum.log.v1.Expire.items:type_name -> keyquorum.log.v1.Expire.Item
+	0,  // 28: keyquorum.log.v1.Settings.mode:type_name -> keyquorum.log.v1.Mode
+	0,  // 29: keyquorum.log.v1.UpdateSettings.mode:type_name -> keyquorum.log.v1.Mode
+	17, // 30: keyquorum.log.v1.PutMember.member:type_name -> keyquorum.log.v1.Member
+	31, // 31: keyquorum.log.v1.Rewrap.items:type_name -> keyquorum.log.v1.Rewrap.Item
+	15, // 32: keyquorum.log.v1.SnapshotHeader.settings:type_name -> keyquorum.log.v1.Settings
+	7,  // 33: keyquorum.log.v1.SnapshotHeader.api_tokens:type_name -> keyquorum.log.v1.APIToken
+	26, // 34: keyquorum.log.v1.SnapshotHeader.master_keys:type_name -> keyquorum.log.v1.MasterKey
+	4,  // 35: keyquorum.log.v1.Key.id:type_name -> keyquorum.log.v1.KeyID
+	27, // 36: keyquorum.log.v1.User.active:type_name -> keyquorum.log.v1.Key
+	27, // 37: keyquorum.log.v1.User.retiring:type_name -> keyquorum.log.v1.Key
+	32, // 38: keyquorum.log.v1.AuditRecord.changes:type_name -> keyquorum.log.v1.AuditRecord.Change
+	4,  // 39: keyquorum.log.v1.Expire.Item.key:type_name -> keyquorum.log.v1.KeyID
+	5,  // 40: keyquorum.log.v1.Expire.Item.candidate:type_name -> keyquorum.log.v1.Candidate
+	4,  // 41: keyquorum.log.v1.Rewrap.Item.key:type_name -> keyquorum.log.v1.KeyID
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_keyquorum_log_v1_log_proto_init() }
@@ -2507,6 +2861,9 @@ func file_keyquorum_log_v1_log_proto_init() {
 		(*Command_ForgetMembers)(nil),
 		(*Command_PutApiToken)(nil),
 		(*Command_RevokeApiToken)(nil),
+		(*Command_UseMasterKey)(nil),
+		(*Command_Rewrap)(nil),
+		(*Command_RetireMasterKey)(nil),
 	}
 	file_keyquorum_log_v1_log_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
@@ -2515,7 +2872,7 @@ func file_keyquorum_log_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyquorum_log_v1_log_proto_rawDesc), len(file_keyquorum_log_v1_log_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -32,7 +32,8 @@ type AuditRecord struct {
 	// Position in the log.
 	Position uint64 `protobuf:"varint,3,opt,name=position,proto3" json:"position,omitempty"`
 	// What happened: KEY_MADE, KEY_ROTATED, KEY_DELETED, USER_DELETED, USER_FORGOTTEN, TOKEN_ISSUED, CLUSTER_FOUNDED,
-	// SETTINGS_CHANGED, MEMBER_ADDED, MEMBER_CHANGED, MEMBER_REMOVED, API_TOKEN_MADE, API_TOKEN_REVOKED; later versions may have more.
+	// SETTINGS_CHANGED, MEMBER_ADDED, MEMBER_CHANGED, MEMBER_REMOVED, API_TOKEN_MADE, API_TOKEN_REVOKED, MASTER_KEY_USED,
+	// MASTER_KEY_RETIRED, KEY_REWRAPPED; later versions may have more.
 	Kind string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	// The user; of a member's records its node id, of the founding the cluster's id.
 	Subject string `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`

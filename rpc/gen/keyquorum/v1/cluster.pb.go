@@ -129,6 +129,69 @@ func (Settings_Mode) EnumDescriptor() ([]byte, []int) {
 	return file_keyquorum_v1_cluster_proto_rawDescGZIP(), []int{12, 0}
 }
 
+type MasterKey_State int32
+
+const (
+	MasterKey_UNSPECIFIED MasterKey_State = 0
+	// The newest that the leader holds. It becomes the primary one once all members hold it.
+	MasterKey_NEXT MasterKey_State = 1
+	// All that is new is sealed under it.
+	MasterKey_PRIMARY MasterKey_State = 2
+	// Was the primary one. What is still sealed under it is being sealed anew.
+	MasterKey_OLDER MasterKey_State = 3
+	// Nothing is sealed under it, or will be: it can be dropped from the keyring.
+	MasterKey_RETIRED MasterKey_State = 4
+	// A member holds it, and nobody is about to use it.
+	MasterKey_UNUSED MasterKey_State = 5
+)
+
+// Enum value maps for MasterKey_State.
+var (
+	MasterKey_State_name = map[int32]string{
+		0: "UNSPECIFIED",
+		1: "NEXT",
+		2: "PRIMARY",
+		3: "OLDER",
+		4: "RETIRED",
+		5: "UNUSED",
+	}
+	MasterKey_State_value = map[string]int32{
+		"UNSPECIFIED": 0,
+		"NEXT":        1,
+		"PRIMARY":     2,
+		"OLDER":       3,
+		"RETIRED":     4,
+		"UNUSED":      5,
+	}
+)
+
+func (x MasterKey_State) Enum() *MasterKey_State {
+	p := new(MasterKey_State)
+	*p = x
+	return p
+}
+
+func (x MasterKey_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MasterKey_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_keyquorum_v1_cluster_proto_enumTypes[2].Descriptor()
+}
+
+func (MasterKey_State) Type() protoreflect.EnumType {
+	return &file_keyquorum_v1_cluster_proto_enumTypes[2]
+}
+
+func (x MasterKey_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MasterKey_State.Descriptor instead.
+func (MasterKey_State) EnumDescriptor() ([]byte, []int) {
+	return file_keyquorum_v1_cluster_proto_rawDescGZIP(), []int{19, 0}
+}
+
 type InitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Fields that are present take the place of the defaults.
@@ -1199,6 +1262,334 @@ func (x *UpdateSettingsResponse) GetSettings() *Settings {
 	return nil
 }
 
+type KeyringStatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyringStatusRequest) Reset() {
+	*x = KeyringStatusRequest{}
+	mi := &file_keyquorum_v1_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyringStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyringStatusRequest) ProtoMessage() {}
+
+func (x *KeyringStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_v1_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyringStatusRequest.ProtoReflect.Descriptor instead.
+func (*KeyringStatusRequest) Descriptor() ([]byte, []int) {
+	return file_keyquorum_v1_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+type KeyringStatusResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order in which they came into use; those that were never in use come last.
+	MasterKeys []*MasterKey `protobuf:"bytes,1,rep,name=master_keys,json=masterKeys,proto3" json:"master_keys,omitempty"`
+	// All members, and whether they said what they hold.
+	Members []*Holder `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	// Users' keys, and how many of them are still to be sealed anew, under the primary master key.
+	Keys          uint64 `protobuf:"varint,3,opt,name=keys,proto3" json:"keys,omitempty"`
+	KeysToRewrap  uint64 `protobuf:"varint,4,opt,name=keys_to_rewrap,json=keysToRewrap,proto3" json:"keys_to_rewrap,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyringStatusResponse) Reset() {
+	*x = KeyringStatusResponse{}
+	mi := &file_keyquorum_v1_cluster_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyringStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyringStatusResponse) ProtoMessage() {}
+
+func (x *KeyringStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_v1_cluster_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyringStatusResponse.ProtoReflect.Descriptor instead.
+func (*KeyringStatusResponse) Descriptor() ([]byte, []int) {
+	return file_keyquorum_v1_cluster_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *KeyringStatusResponse) GetMasterKeys() []*MasterKey {
+	if x != nil {
+		return x.MasterKeys
+	}
+	return nil
+}
+
+func (x *KeyringStatusResponse) GetMembers() []*Holder {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *KeyringStatusResponse) GetKeys() uint64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *KeyringStatusResponse) GetKeysToRewrap() uint64 {
+	if x != nil {
+		return x.KeysToRewrap
+	}
+	return 0
+}
+
+// MasterKey is one of the keys under which users' keys are sealed. Its id is no secret.
+type MasterKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	State MasterKey_State        `protobuf:"varint,2,opt,name=state,proto3,enum=keyquorum.v1.MasterKey_State" json:"state,omitempty"`
+	// Users' keys that are sealed under it.
+	Keys uint64 `protobuf:"varint,3,opt,name=keys,proto3" json:"keys,omitempty"`
+	// Node ids of the members that hold it.
+	Holders       []string `protobuf:"bytes,4,rep,name=holders,proto3" json:"holders,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MasterKey) Reset() {
+	*x = MasterKey{}
+	mi := &file_keyquorum_v1_cluster_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MasterKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MasterKey) ProtoMessage() {}
+
+func (x *MasterKey) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_v1_cluster_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MasterKey.ProtoReflect.Descriptor instead.
+func (*MasterKey) Descriptor() ([]byte, []int) {
+	return file_keyquorum_v1_cluster_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *MasterKey) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *MasterKey) GetState() MasterKey_State {
+	if x != nil {
+		return x.State
+	}
+	return MasterKey_UNSPECIFIED
+}
+
+func (x *MasterKey) GetKeys() uint64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *MasterKey) GetHolders() []string {
+	if x != nil {
+		return x.Holders
+	}
+	return nil
+}
+
+// Holder is a member, as far as the master keyring goes.
+type Holder struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	NodeId string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// It answered. Which keys a silent member holds is not known.
+	Answered      bool `protobuf:"varint,3,opt,name=answered,proto3" json:"answered,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Holder) Reset() {
+	*x = Holder{}
+	mi := &file_keyquorum_v1_cluster_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Holder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Holder) ProtoMessage() {}
+
+func (x *Holder) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_v1_cluster_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Holder.ProtoReflect.Descriptor instead.
+func (*Holder) Descriptor() ([]byte, []int) {
+	return file_keyquorum_v1_cluster_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Holder) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *Holder) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Holder) GetAnswered() bool {
+	if x != nil {
+		return x.Answered
+	}
+	return false
+}
+
+type RetireMasterKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MasterKey     uint32                 `protobuf:"varint,1,opt,name=master_key,json=masterKey,proto3" json:"master_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireMasterKeyRequest) Reset() {
+	*x = RetireMasterKeyRequest{}
+	mi := &file_keyquorum_v1_cluster_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireMasterKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireMasterKeyRequest) ProtoMessage() {}
+
+func (x *RetireMasterKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_v1_cluster_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireMasterKeyRequest.ProtoReflect.Descriptor instead.
+func (*RetireMasterKeyRequest) Descriptor() ([]byte, []int) {
+	return file_keyquorum_v1_cluster_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RetireMasterKeyRequest) GetMasterKey() uint32 {
+	if x != nil {
+		return x.MasterKey
+	}
+	return 0
+}
+
+type RetireMasterKeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MasterKey     *MasterKey             `protobuf:"bytes,1,opt,name=master_key,json=masterKey,proto3" json:"master_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireMasterKeyResponse) Reset() {
+	*x = RetireMasterKeyResponse{}
+	mi := &file_keyquorum_v1_cluster_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireMasterKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireMasterKeyResponse) ProtoMessage() {}
+
+func (x *RetireMasterKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_keyquorum_v1_cluster_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireMasterKeyResponse.ProtoReflect.Descriptor instead.
+func (*RetireMasterKeyResponse) Descriptor() ([]byte, []int) {
+	return file_keyquorum_v1_cluster_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RetireMasterKeyResponse) GetMasterKey() *MasterKey {
+	if x != nil {
+		return x.MasterKey
+	}
+	return nil
+}
+
 var File_keyquorum_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_keyquorum_v1_cluster_proto_rawDesc = "" +
@@ -1298,7 +1689,37 @@ const file_keyquorum_v1_cluster_proto_rawDesc = "" +
 	"\x15UpdateSettingsRequest\x122\n" +
 	"\bsettings\x18\x01 \x01(\v2\x16.keyquorum.v1.SettingsR\bsettings\"L\n" +
 	"\x16UpdateSettingsResponse\x122\n" +
-	"\bsettings\x18\x01 \x01(\v2\x16.keyquorum.v1.SettingsR\bsettings2\xca\x04\n" +
+	"\bsettings\x18\x01 \x01(\v2\x16.keyquorum.v1.SettingsR\bsettings\"\x16\n" +
+	"\x14KeyringStatusRequest\"\xbb\x01\n" +
+	"\x15KeyringStatusResponse\x128\n" +
+	"\vmaster_keys\x18\x01 \x03(\v2\x17.keyquorum.v1.MasterKeyR\n" +
+	"masterKeys\x12.\n" +
+	"\amembers\x18\x02 \x03(\v2\x14.keyquorum.v1.HolderR\amembers\x12\x12\n" +
+	"\x04keys\x18\x03 \x01(\x04R\x04keys\x12$\n" +
+	"\x0ekeys_to_rewrap\x18\x04 \x01(\x04R\fkeysToRewrap\"\xd3\x01\n" +
+	"\tMasterKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x123\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1d.keyquorum.v1.MasterKey.StateR\x05state\x12\x12\n" +
+	"\x04keys\x18\x03 \x01(\x04R\x04keys\x12\x18\n" +
+	"\aholders\x18\x04 \x03(\tR\aholders\"S\n" +
+	"\x05State\x12\x0f\n" +
+	"\vUNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04NEXT\x10\x01\x12\v\n" +
+	"\aPRIMARY\x10\x02\x12\t\n" +
+	"\x05OLDER\x10\x03\x12\v\n" +
+	"\aRETIRED\x10\x04\x12\n" +
+	"\n" +
+	"\x06UNUSED\x10\x05\"Q\n" +
+	"\x06Holder\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
+	"\banswered\x18\x03 \x01(\bR\banswered\"7\n" +
+	"\x16RetireMasterKeyRequest\x12\x1d\n" +
+	"\n" +
+	"master_key\x18\x01 \x01(\rR\tmasterKey\"Q\n" +
+	"\x17RetireMasterKeyResponse\x126\n" +
+	"\n" +
+	"master_key\x18\x01 \x01(\v2\x17.keyquorum.v1.MasterKeyR\tmasterKey2\x89\x06\n" +
 	"\x0eClusterService\x12=\n" +
 	"\x04Init\x12\x19.keyquorum.v1.InitRequest\x1a\x1a.keyquorum.v1.InitResponse\x12H\n" +
 	"\x06Status\x12\x1b.keyquorum.v1.StatusRequest\x1a\x1c.keyquorum.v1.StatusResponse\"\x03\x90\x02\x01\x12K\n" +
@@ -1306,7 +1727,9 @@ const file_keyquorum_v1_cluster_proto_rawDesc = "" +
 	"\x06Remove\x12\x1b.keyquorum.v1.RemoveRequest\x1a\x1c.keyquorum.v1.RemoveResponse\x12g\n" +
 	"\x12TransferLeadership\x12'.keyquorum.v1.TransferLeadershipRequest\x1a(.keyquorum.v1.TransferLeadershipResponse\x12W\n" +
 	"\vGetSettings\x12 .keyquorum.v1.GetSettingsRequest\x1a!.keyquorum.v1.GetSettingsResponse\"\x03\x90\x02\x01\x12[\n" +
-	"\x0eUpdateSettings\x12#.keyquorum.v1.UpdateSettingsRequest\x1a$.keyquorum.v1.UpdateSettingsResponseBAZ?github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1;keyquorumv1b\x06proto3"
+	"\x0eUpdateSettings\x12#.keyquorum.v1.UpdateSettingsRequest\x1a$.keyquorum.v1.UpdateSettingsResponse\x12]\n" +
+	"\rKeyringStatus\x12\".keyquorum.v1.KeyringStatusRequest\x1a#.keyquorum.v1.KeyringStatusResponse\"\x03\x90\x02\x01\x12^\n" +
+	"\x0fRetireMasterKey\x12$.keyquorum.v1.RetireMasterKeyRequest\x1a%.keyquorum.v1.RetireMasterKeyResponseBAZ?github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1;keyquorumv1b\x06proto3"
 
 var (
 	file_keyquorum_v1_cluster_proto_rawDescOnce sync.Once
@@ -1320,69 +1743,84 @@ func file_keyquorum_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_keyquorum_v1_cluster_proto_rawDescData
 }
 
-var file_keyquorum_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_keyquorum_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_keyquorum_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_keyquorum_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_keyquorum_v1_cluster_proto_goTypes = []any{
 	(Member_Role)(0),                   // 0: keyquorum.v1.Member.Role
 	(Settings_Mode)(0),                 // 1: keyquorum.v1.Settings.Mode
-	(*InitRequest)(nil),                // 2: keyquorum.v1.InitRequest
-	(*InitResponse)(nil),               // 3: keyquorum.v1.InitResponse
-	(*StatusRequest)(nil),              // 4: keyquorum.v1.StatusRequest
-	(*StatusResponse)(nil),             // 5: keyquorum.v1.StatusResponse
-	(*Clock)(nil),                      // 6: keyquorum.v1.Clock
-	(*Member)(nil),                     // 7: keyquorum.v1.Member
-	(*MembersRequest)(nil),             // 8: keyquorum.v1.MembersRequest
-	(*MembersResponse)(nil),            // 9: keyquorum.v1.MembersResponse
-	(*RemoveRequest)(nil),              // 10: keyquorum.v1.RemoveRequest
-	(*RemoveResponse)(nil),             // 11: keyquorum.v1.RemoveResponse
-	(*TransferLeadershipRequest)(nil),  // 12: keyquorum.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 13: keyquorum.v1.TransferLeadershipResponse
-	(*Settings)(nil),                   // 14: keyquorum.v1.Settings
-	(*GetSettingsRequest)(nil),         // 15: keyquorum.v1.GetSettingsRequest
-	(*GetSettingsResponse)(nil),        // 16: keyquorum.v1.GetSettingsResponse
-	(*UpdateSettingsRequest)(nil),      // 17: keyquorum.v1.UpdateSettingsRequest
-	(*UpdateSettingsResponse)(nil),     // 18: keyquorum.v1.UpdateSettingsResponse
-	(*durationpb.Duration)(nil),        // 19: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 20: google.protobuf.Timestamp
+	(MasterKey_State)(0),               // 2: keyquorum.v1.MasterKey.State
+	(*InitRequest)(nil),                // 3: keyquorum.v1.InitRequest
+	(*InitResponse)(nil),               // 4: keyquorum.v1.InitResponse
+	(*StatusRequest)(nil),              // 5: keyquorum.v1.StatusRequest
+	(*StatusResponse)(nil),             // 6: keyquorum.v1.StatusResponse
+	(*Clock)(nil),                      // 7: keyquorum.v1.Clock
+	(*Member)(nil),                     // 8: keyquorum.v1.Member
+	(*MembersRequest)(nil),             // 9: keyquorum.v1.MembersRequest
+	(*MembersResponse)(nil),            // 10: keyquorum.v1.MembersResponse
+	(*RemoveRequest)(nil),              // 11: keyquorum.v1.RemoveRequest
+	(*RemoveResponse)(nil),             // 12: keyquorum.v1.RemoveResponse
+	(*TransferLeadershipRequest)(nil),  // 13: keyquorum.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 14: keyquorum.v1.TransferLeadershipResponse
+	(*Settings)(nil),                   // 15: keyquorum.v1.Settings
+	(*GetSettingsRequest)(nil),         // 16: keyquorum.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),        // 17: keyquorum.v1.GetSettingsResponse
+	(*UpdateSettingsRequest)(nil),      // 18: keyquorum.v1.UpdateSettingsRequest
+	(*UpdateSettingsResponse)(nil),     // 19: keyquorum.v1.UpdateSettingsResponse
+	(*KeyringStatusRequest)(nil),       // 20: keyquorum.v1.KeyringStatusRequest
+	(*KeyringStatusResponse)(nil),      // 21: keyquorum.v1.KeyringStatusResponse
+	(*MasterKey)(nil),                  // 22: keyquorum.v1.MasterKey
+	(*Holder)(nil),                     // 23: keyquorum.v1.Holder
+	(*RetireMasterKeyRequest)(nil),     // 24: keyquorum.v1.RetireMasterKeyRequest
+	(*RetireMasterKeyResponse)(nil),    // 25: keyquorum.v1.RetireMasterKeyResponse
+	(*durationpb.Duration)(nil),        // 26: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 27: google.protobuf.Timestamp
 }
 var file_keyquorum_v1_cluster_proto_depIdxs = []int32{
-	14, // 0: keyquorum.v1.InitRequest.settings:type_name -> keyquorum.v1.Settings
-	7,  // 1: keyquorum.v1.StatusResponse.node:type_name -> keyquorum.v1.Member
-	6,  // 2: keyquorum.v1.StatusResponse.clock:type_name -> keyquorum.v1.Clock
-	7,  // 3: keyquorum.v1.StatusResponse.members:type_name -> keyquorum.v1.Member
-	19, // 4: keyquorum.v1.StatusResponse.staleness:type_name -> google.protobuf.Duration
-	20, // 5: keyquorum.v1.Clock.time:type_name -> google.protobuf.Timestamp
-	19, // 6: keyquorum.v1.Clock.offset:type_name -> google.protobuf.Duration
+	15, // 0: keyquorum.v1.InitRequest.settings:type_name -> keyquorum.v1.Settings
+	8,  // 1: keyquorum.v1.StatusResponse.node:type_name -> keyquorum.v1.Member
+	7,  // 2: keyquorum.v1.StatusResponse.clock:type_name -> keyquorum.v1.Clock
+	8,  // 3: keyquorum.v1.StatusResponse.members:type_name -> keyquorum.v1.Member
+	26, // 4: keyquorum.v1.StatusResponse.staleness:type_name -> google.protobuf.Duration
+	27, // 5: keyquorum.v1.Clock.time:type_name -> google.protobuf.Timestamp
+	26, // 6: keyquorum.v1.Clock.offset:type_name -> google.protobuf.Duration
 	0,  // 7: keyquorum.v1.Member.role:type_name -> keyquorum.v1.Member.Role
-	7,  // 8: keyquorum.v1.MembersResponse.members:type_name -> keyquorum.v1.Member
+	8,  // 8: keyquorum.v1.MembersResponse.members:type_name -> keyquorum.v1.Member
 	1,  // 9: keyquorum.v1.Settings.mode:type_name -> keyquorum.v1.Settings.Mode
-	19, // 10: keyquorum.v1.Settings.forget_after:type_name -> google.protobuf.Duration
-	19, // 11: keyquorum.v1.Settings.min_ttl:type_name -> google.protobuf.Duration
-	19, // 12: keyquorum.v1.Settings.default_ttl:type_name -> google.protobuf.Duration
-	19, // 13: keyquorum.v1.Settings.max_ttl:type_name -> google.protobuf.Duration
-	19, // 14: keyquorum.v1.Settings.max_staleness:type_name -> google.protobuf.Duration
-	14, // 15: keyquorum.v1.GetSettingsResponse.settings:type_name -> keyquorum.v1.Settings
-	14, // 16: keyquorum.v1.UpdateSettingsRequest.settings:type_name -> keyquorum.v1.Settings
-	14, // 17: keyquorum.v1.UpdateSettingsResponse.settings:type_name -> keyquorum.v1.Settings
-	2,  // 18: keyquorum.v1.ClusterService.Init:input_type -> keyquorum.v1.InitRequest
-	4,  // 19: keyquorum.v1.ClusterService.Status:input_type -> keyquorum.v1.StatusRequest
-	8,  // 20: keyquorum.v1.ClusterService.Members:input_type -> keyquorum.v1.MembersRequest
-	10, // 21: keyquorum.v1.ClusterService.Remove:input_type -> keyquorum.v1.RemoveRequest
-	12, // 22: keyquorum.v1.ClusterService.TransferLeadership:input_type -> keyquorum.v1.TransferLeadershipRequest
-	15, // 23: keyquorum.v1.ClusterService.GetSettings:input_type -> keyquorum.v1.GetSettingsRequest
-	17, // 24: keyquorum.v1.ClusterService.UpdateSettings:input_type -> keyquorum.v1.UpdateSettingsRequest
-	3,  // 25: keyquorum.v1.ClusterService.Init:output_type -> keyquorum.v1.InitResponse
-	5,  // 26: keyquorum.v1.ClusterService.Status:output_type -> keyquorum.v1.StatusResponse
-	9,  // 27: keyquorum.v1.ClusterService.Members:output_type -> keyquorum.v1.MembersResponse
-	11, // 28: keyquorum.v1.ClusterService.Remove:output_type -> keyquorum.v1.RemoveResponse
-	13, // 29: keyquorum.v1.ClusterService.TransferLeadership:output_type -> keyquorum.v1.TransferLeadershipResponse
-	16, // 30: keyquorum.v1.ClusterService.GetSettings:output_type -> keyquorum.v1.GetSettingsResponse
-	18, // 31: keyquorum.v1.ClusterService.UpdateSettings:output_type -> keyquorum.v1.UpdateSettingsResponse
-	25, // [25:32] is the sub-list for method output_type
-	18, // [18:25] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	26, // 10: keyquorum.v1.Settings.forget_after:type_name -> google.protobuf.Duration
+	26, // 11: keyquorum.v1.Settings.min_ttl:type_name -> google.protobuf.Duration
+	26, // 12: keyquorum.v1.Settings.default_ttl:type_name -> google.protobuf.Duration
+	26, // 13: keyquorum.v1.Settings.max_ttl:type_name -> google.protobuf.Duration
+	26, // 14: keyquorum.v1.Settings.max_staleness:type_name -> google.protobuf.Duration
+	15, // 15: keyquorum.v1.GetSettingsResponse.settings:type_name -> keyquorum.v1.Settings
+	15, // 16: keyquorum.v1.UpdateSettingsRequest.settings:type_name -> keyquorum.v1.Settings
+	15, // 17: keyquorum.v1.UpdateSettingsResponse.settings:type_name -> keyquorum.v1.Settings
+	22, // 18: keyquorum.v1.KeyringStatusResponse.master_keys:type_name -> keyquorum.v1.MasterKey
+	23, // 19: keyquorum.v1.KeyringStatusResponse.members:type_name -> keyquorum.v1.Holder
+	2,  // 20: keyquorum.v1.MasterKey.state:type_name -> keyquorum.v1.MasterKey.State
+	22, // 21: keyquorum.v1.RetireMasterKeyResponse.master_key:type_name -> keyquorum.v1.MasterKey
+	3,  // 22: keyquorum.v1.ClusterService.Init:input_type -> keyquorum.v1.InitRequest
+	5,  // 23: keyquorum.v1.ClusterService.Status:input_type -> keyquorum.v1.StatusRequest
+	9,  // 24: keyquorum.v1.ClusterService.Members:input_type -> keyquorum.v1.MembersRequest
+	11, // 25: keyquorum.v1.ClusterService.Remove:input_type -> keyquorum.v1.RemoveRequest
+	13, // 26: keyquorum.v1.ClusterService.TransferLeadership:input_type -> keyquorum.v1.TransferLeadershipRequest
+	16, // 27: keyquorum.v1.ClusterService.GetSettings:input_type -> keyquorum.v1.GetSettingsRequest
+	18, // 28: keyquorum.v1.ClusterService.UpdateSettings:input_type -> keyquorum.v1.UpdateSettingsRequest
+	20, // 29: keyquorum.v1.ClusterService.KeyringStatus:input_type -> keyquorum.v1.KeyringStatusRequest
+	24, // 30: keyquorum.v1.ClusterService.RetireMasterKey:input_type -> keyquorum.v1.RetireMasterKeyRequest
+	4,  // 31: keyquorum.v1.ClusterService.Init:output_type -> keyquorum.v1.InitResponse
+	6,  // 32: keyquorum.v1.ClusterService.Status:output_type -> keyquorum.v1.StatusResponse
+	10, // 33: keyquorum.v1.ClusterService.Members:output_type -> keyquorum.v1.MembersResponse
+	12, // 34: keyquorum.v1.ClusterService.Remove:output_type -> keyquorum.v1.RemoveResponse
+	14, // 35: keyquorum.v1.ClusterService.TransferLeadership:output_type -> keyquorum.v1.TransferLeadershipResponse
+	17, // 36: keyquorum.v1.ClusterService.GetSettings:output_type -> keyquorum.v1.GetSettingsResponse
+	19, // 37: keyquorum.v1.ClusterService.UpdateSettings:output_type -> keyquorum.v1.UpdateSettingsResponse
+	21, // 38: keyquorum.v1.ClusterService.KeyringStatus:output_type -> keyquorum.v1.KeyringStatusResponse
+	25, // 39: keyquorum.v1.ClusterService.RetireMasterKey:output_type -> keyquorum.v1.RetireMasterKeyResponse
+	31, // [31:40] is the sub-list for method output_type
+	22, // [22:31] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_keyquorum_v1_cluster_proto_init() }
@@ -1396,8 +1834,8 @@ func file_keyquorum_v1_cluster_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_keyquorum_v1_cluster_proto_rawDesc), len(file_keyquorum_v1_cluster_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   17,
+			NumEnums:      3,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -42,6 +42,7 @@ type ForwardRequest struct {
 	//	*ForwardRequest_UpdateSettings
 	//	*ForwardRequest_CreateToken
 	//	*ForwardRequest_RevokeToken
+	//	*ForwardRequest_RetireMasterKey
 	Write         isForwardRequest_Write `protobuf_oneof:"write"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -193,6 +194,15 @@ func (x *ForwardRequest) GetRevokeToken() *v1.RevokeTokenRequest {
 	return nil
 }
 
+func (x *ForwardRequest) GetRetireMasterKey() *v1.RetireMasterKeyRequest {
+	if x != nil {
+		if x, ok := x.Write.(*ForwardRequest_RetireMasterKey); ok {
+			return x.RetireMasterKey
+		}
+	}
+	return nil
+}
+
 type isForwardRequest_Write interface {
 	isForwardRequest_Write()
 }
@@ -233,6 +243,10 @@ type ForwardRequest_RevokeToken struct {
 	RevokeToken *v1.RevokeTokenRequest `protobuf:"bytes,21,opt,name=revoke_token,json=revokeToken,proto3,oneof"`
 }
 
+type ForwardRequest_RetireMasterKey struct {
+	RetireMasterKey *v1.RetireMasterKeyRequest `protobuf:"bytes,30,opt,name=retire_master_key,json=retireMasterKey,proto3,oneof"`
+}
+
 func (*ForwardRequest_Issue) isForwardRequest_Write() {}
 
 func (*ForwardRequest_Rotate) isForwardRequest_Write() {}
@@ -251,6 +265,8 @@ func (*ForwardRequest_CreateToken) isForwardRequest_Write() {}
 
 func (*ForwardRequest_RevokeToken) isForwardRequest_Write() {}
 
+func (*ForwardRequest_RetireMasterKey) isForwardRequest_Write() {}
+
 type ForwardResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Result:
@@ -264,6 +280,7 @@ type ForwardResponse struct {
 	//	*ForwardResponse_UpdateSettings
 	//	*ForwardResponse_CreateToken
 	//	*ForwardResponse_RevokeToken
+	//	*ForwardResponse_RetireMasterKey
 	Result        isForwardResponse_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -387,6 +404,15 @@ func (x *ForwardResponse) GetRevokeToken() *v1.RevokeTokenResponse {
 	return nil
 }
 
+func (x *ForwardResponse) GetRetireMasterKey() *v1.RetireMasterKeyResponse {
+	if x != nil {
+		if x, ok := x.Result.(*ForwardResponse_RetireMasterKey); ok {
+			return x.RetireMasterKey
+		}
+	}
+	return nil
+}
+
 type isForwardResponse_Result interface {
 	isForwardResponse_Result()
 }
@@ -427,6 +453,10 @@ type ForwardResponse_RevokeToken struct {
 	RevokeToken *v1.RevokeTokenResponse `protobuf:"bytes,21,opt,name=revoke_token,json=revokeToken,proto3,oneof"`
 }
 
+type ForwardResponse_RetireMasterKey struct {
+	RetireMasterKey *v1.RetireMasterKeyResponse `protobuf:"bytes,30,opt,name=retire_master_key,json=retireMasterKey,proto3,oneof"`
+}
+
 func (*ForwardResponse_Issue) isForwardResponse_Result() {}
 
 func (*ForwardResponse_Rotate) isForwardResponse_Result() {}
@@ -444,6 +474,8 @@ func (*ForwardResponse_UpdateSettings) isForwardResponse_Result() {}
 func (*ForwardResponse_CreateToken) isForwardResponse_Result() {}
 
 func (*ForwardResponse_RevokeToken) isForwardResponse_Result() {}
+
+func (*ForwardResponse_RetireMasterKey) isForwardResponse_Result() {}
 
 type ClockRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -583,7 +615,9 @@ type StandingResponse struct {
 	// Tells the process that answers from another that runs under the same id.
 	Process []byte `protobuf:"bytes,5,opt,name=process,proto3" json:"process,omitempty"`
 	// Its audit file cannot be written, and it would take no writes as the leader.
-	AuditFailing  bool `protobuf:"varint,20,opt,name=audit_failing,json=auditFailing,proto3" json:"audit_failing,omitempty"`
+	AuditFailing bool `protobuf:"varint,20,opt,name=audit_failing,json=auditFailing,proto3" json:"audit_failing,omitempty"`
+	// Ids of the master keys that it holds, the newest last.
+	MasterKeys    []uint32 `protobuf:"varint,30,rep,packed,name=master_keys,json=masterKeys,proto3" json:"master_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -658,6 +692,13 @@ func (x *StandingResponse) GetAuditFailing() bool {
 		return x.AuditFailing
 	}
 	return false
+}
+
+func (x *StandingResponse) GetMasterKeys() []uint32 {
+	if x != nil {
+		return x.MasterKeys
+	}
+	return nil
 }
 
 type TickRequest struct {
@@ -893,8 +934,10 @@ func (*ChallengeRequest) Descriptor() ([]byte, []int) {
 }
 
 type ChallengeResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Challenge     []byte                 `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Challenge []byte                 `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	// The primary master key, under which the proof is to be made; 0 if the asked node is in no cluster.
+	MasterKey     uint32 `protobuf:"varint,30,opt,name=master_key,json=masterKey,proto3" json:"master_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -934,6 +977,13 @@ func (x *ChallengeResponse) GetChallenge() []byte {
 		return x.Challenge
 	}
 	return nil
+}
+
+func (x *ChallengeResponse) GetMasterKey() uint32 {
+	if x != nil {
+		return x.MasterKey
+	}
+	return 0
 }
 
 type JoinRequest struct {
@@ -1305,7 +1355,7 @@ var File_keyquorum_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1ckeyquorum/peer/v1/peer.proto\x12\x11keyquorum.peer.v1\x1a\x19keyquorum/v1/access.proto\x1a\x18keyquorum/v1/audit.proto\x1a\x1akeyquorum/v1/cluster.proto\x1a\x16keyquorum/v1/key.proto\x1a\x18keyquorum/v1/token.proto\"\xc4\x05\n" +
+	"\x1ckeyquorum/peer/v1/peer.proto\x12\x11keyquorum.peer.v1\x1a\x19keyquorum/v1/access.proto\x1a\x18keyquorum/v1/audit.proto\x1a\x1akeyquorum/v1/cluster.proto\x1a\x16keyquorum/v1/key.proto\x1a\x18keyquorum/v1/token.proto\"\x98\x06\n" +
 	"\x0eForwardRequest\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -1321,8 +1371,9 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	" \x01(\v2'.keyquorum.v1.TransferLeadershipRequestH\x00R\x12transferLeadership\x12N\n" +
 	"\x0fupdate_settings\x18\v \x01(\v2#.keyquorum.v1.UpdateSettingsRequestH\x00R\x0eupdateSettings\x12E\n" +
 	"\fcreate_token\x18\x14 \x01(\v2 .keyquorum.v1.CreateTokenRequestH\x00R\vcreateToken\x12E\n" +
-	"\frevoke_token\x18\x15 \x01(\v2 .keyquorum.v1.RevokeTokenRequestH\x00R\vrevokeTokenB\a\n" +
-	"\x05write\"\xee\x04\n" +
+	"\frevoke_token\x18\x15 \x01(\v2 .keyquorum.v1.RevokeTokenRequestH\x00R\vrevokeToken\x12R\n" +
+	"\x11retire_master_key\x18\x1e \x01(\v2$.keyquorum.v1.RetireMasterKeyRequestH\x00R\x0fretireMasterKeyB\a\n" +
+	"\x05write\"\xc3\x05\n" +
 	"\x0fForwardResponse\x123\n" +
 	"\x05issue\x18\x01 \x01(\v2\x1b.keyquorum.v1.IssueResponseH\x00R\x05issue\x126\n" +
 	"\x06rotate\x18\x02 \x01(\v2\x1c.keyquorum.v1.RotateResponseH\x00R\x06rotate\x126\n" +
@@ -1332,13 +1383,14 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\x13transfer_leadership\x18\x06 \x01(\v2(.keyquorum.v1.TransferLeadershipResponseH\x00R\x12transferLeadership\x12O\n" +
 	"\x0fupdate_settings\x18\a \x01(\v2$.keyquorum.v1.UpdateSettingsResponseH\x00R\x0eupdateSettings\x12F\n" +
 	"\fcreate_token\x18\x14 \x01(\v2!.keyquorum.v1.CreateTokenResponseH\x00R\vcreateToken\x12F\n" +
-	"\frevoke_token\x18\x15 \x01(\v2!.keyquorum.v1.RevokeTokenResponseH\x00R\vrevokeTokenB\b\n" +
+	"\frevoke_token\x18\x15 \x01(\v2!.keyquorum.v1.RevokeTokenResponseH\x00R\vrevokeToken\x12S\n" +
+	"\x11retire_master_key\x18\x1e \x01(\v2%.keyquorum.v1.RetireMasterKeyResponseH\x00R\x0fretireMasterKeyB\b\n" +
 	"\x06result\"\x0e\n" +
 	"\fClockRequest\"A\n" +
 	"\rClockResponse\x12\x17\n" +
 	"\awall_ns\x18\x01 \x01(\x03R\x06wallNs\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"\x11\n" +
-	"\x0fStandingRequest\"\xca\x01\n" +
+	"\x0fStandingRequest\"\xeb\x01\n" +
 	"\x10StandingResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
 	"\n" +
@@ -1346,7 +1398,9 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\bfounding\x18\x03 \x01(\bR\bfounding\x12#\n" +
 	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\x12\x18\n" +
 	"\aprocess\x18\x05 \x01(\fR\aprocess\x12#\n" +
-	"\raudit_failing\x18\x14 \x01(\bR\fauditFailing\">\n" +
+	"\raudit_failing\x18\x14 \x01(\bR\fauditFailing\x12\x1f\n" +
+	"\vmaster_keys\x18\x1e \x03(\rR\n" +
+	"masterKeys\">\n" +
 	"\vTickRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x16\n" +
 	"\x06waited\x18\x02 \x01(\bR\x06waited\"*\n" +
@@ -1357,9 +1411,11 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\x0fAppliedResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\"\x12\n" +
-	"\x10ChallengeRequest\"1\n" +
+	"\x10ChallengeRequest\"P\n" +
 	"\x11ChallengeResponse\x12\x1c\n" +
-	"\tchallenge\x18\x01 \x01(\fR\tchallenge\"\xcd\x01\n" +
+	"\tchallenge\x18\x01 \x01(\fR\tchallenge\x12\x1d\n" +
+	"\n" +
+	"master_key\x18\x1e \x01(\rR\tmasterKey\"\xcd\x01\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12,\n" +
@@ -1437,17 +1493,19 @@ var file_keyquorum_peer_v1_peer_proto_goTypes = []any{
 	(*v1.UpdateSettingsRequest)(nil),      // 24: keyquorum.v1.UpdateSettingsRequest
 	(*v1.CreateTokenRequest)(nil),         // 25: keyquorum.v1.CreateTokenRequest
 	(*v1.RevokeTokenRequest)(nil),         // 26: keyquorum.v1.RevokeTokenRequest
-	(*v1.IssueResponse)(nil),              // 27: keyquorum.v1.IssueResponse
-	(*v1.RotateResponse)(nil),             // 28: keyquorum.v1.RotateResponse
-	(*v1.RevokeResponse)(nil),             // 29: keyquorum.v1.RevokeResponse
-	(*v1.DeleteResponse)(nil),             // 30: keyquorum.v1.DeleteResponse
-	(*v1.RemoveResponse)(nil),             // 31: keyquorum.v1.RemoveResponse
-	(*v1.TransferLeadershipResponse)(nil), // 32: keyquorum.v1.TransferLeadershipResponse
-	(*v1.UpdateSettingsResponse)(nil),     // 33: keyquorum.v1.UpdateSettingsResponse
-	(*v1.CreateTokenResponse)(nil),        // 34: keyquorum.v1.CreateTokenResponse
-	(*v1.RevokeTokenResponse)(nil),        // 35: keyquorum.v1.RevokeTokenResponse
-	(*v1.Member)(nil),                     // 36: keyquorum.v1.Member
-	(*v1.AuditRecord)(nil),                // 37: keyquorum.v1.AuditRecord
+	(*v1.RetireMasterKeyRequest)(nil),     // 27: keyquorum.v1.RetireMasterKeyRequest
+	(*v1.IssueResponse)(nil),              // 28: keyquorum.v1.IssueResponse
+	(*v1.RotateResponse)(nil),             // 29: keyquorum.v1.RotateResponse
+	(*v1.RevokeResponse)(nil),             // 30: keyquorum.v1.RevokeResponse
+	(*v1.DeleteResponse)(nil),             // 31: keyquorum.v1.DeleteResponse
+	(*v1.RemoveResponse)(nil),             // 32: keyquorum.v1.RemoveResponse
+	(*v1.TransferLeadershipResponse)(nil), // 33: keyquorum.v1.TransferLeadershipResponse
+	(*v1.UpdateSettingsResponse)(nil),     // 34: keyquorum.v1.UpdateSettingsResponse
+	(*v1.CreateTokenResponse)(nil),        // 35: keyquorum.v1.CreateTokenResponse
+	(*v1.RevokeTokenResponse)(nil),        // 36: keyquorum.v1.RevokeTokenResponse
+	(*v1.RetireMasterKeyResponse)(nil),    // 37: keyquorum.v1.RetireMasterKeyResponse
+	(*v1.Member)(nil),                     // 38: keyquorum.v1.Member
+	(*v1.AuditRecord)(nil),                // 39: keyquorum.v1.AuditRecord
 }
 var file_keyquorum_peer_v1_peer_proto_depIdxs = []int32{
 	18, // 0: keyquorum.peer.v1.ForwardRequest.issue:type_name -> keyquorum.v1.IssueRequest
@@ -1459,40 +1517,42 @@ var file_keyquorum_peer_v1_peer_proto_depIdxs = []int32{
 	24, // 6: keyquorum.peer.v1.ForwardRequest.update_settings:type_name -> keyquorum.v1.UpdateSettingsRequest
 	25, // 7: keyquorum.peer.v1.ForwardRequest.create_token:type_name -> keyquorum.v1.CreateTokenRequest
 	26, // 8: keyquorum.peer.v1.ForwardRequest.revoke_token:type_name -> keyquorum.v1.RevokeTokenRequest
-	27, // 9: keyquorum.peer.v1.ForwardResponse.issue:type_name -> keyquorum.v1.IssueResponse
-	28, // 10: keyquorum.peer.v1.ForwardResponse.rotate:type_name -> keyquorum.v1.RotateResponse
-	29, // 11: keyquorum.peer.v1.ForwardResponse.revoke:type_name -> keyquorum.v1.RevokeResponse
-	30, // 12: keyquorum.peer.v1.ForwardResponse.delete:type_name -> keyquorum.v1.DeleteResponse
-	31, // 13: keyquorum.peer.v1.ForwardResponse.remove:type_name -> keyquorum.v1.RemoveResponse
-	32, // 14: keyquorum.peer.v1.ForwardResponse.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipResponse
-	33, // 15: keyquorum.peer.v1.ForwardResponse.update_settings:type_name -> keyquorum.v1.UpdateSettingsResponse
-	34, // 16: keyquorum.peer.v1.ForwardResponse.create_token:type_name -> keyquorum.v1.CreateTokenResponse
-	35, // 17: keyquorum.peer.v1.ForwardResponse.revoke_token:type_name -> keyquorum.v1.RevokeTokenResponse
-	36, // 18: keyquorum.peer.v1.JoinRequest.member:type_name -> keyquorum.v1.Member
-	37, // 19: keyquorum.peer.v1.AuditRecordsResponse.records:type_name -> keyquorum.v1.AuditRecord
-	0,  // 20: keyquorum.peer.v1.PeerService.Forward:input_type -> keyquorum.peer.v1.ForwardRequest
-	2,  // 21: keyquorum.peer.v1.PeerService.Clock:input_type -> keyquorum.peer.v1.ClockRequest
-	4,  // 22: keyquorum.peer.v1.PeerService.Standing:input_type -> keyquorum.peer.v1.StandingRequest
-	6,  // 23: keyquorum.peer.v1.PeerService.Tick:input_type -> keyquorum.peer.v1.TickRequest
-	8,  // 24: keyquorum.peer.v1.PeerService.Applied:input_type -> keyquorum.peer.v1.AppliedRequest
-	10, // 25: keyquorum.peer.v1.PeerService.Challenge:input_type -> keyquorum.peer.v1.ChallengeRequest
-	12, // 26: keyquorum.peer.v1.PeerService.Join:input_type -> keyquorum.peer.v1.JoinRequest
-	14, // 27: keyquorum.peer.v1.PeerService.Leave:input_type -> keyquorum.peer.v1.LeaveRequest
-	16, // 28: keyquorum.peer.v1.PeerService.AuditRecords:input_type -> keyquorum.peer.v1.AuditRecordsRequest
-	1,  // 29: keyquorum.peer.v1.PeerService.Forward:output_type -> keyquorum.peer.v1.ForwardResponse
-	3,  // 30: keyquorum.peer.v1.PeerService.Clock:output_type -> keyquorum.peer.v1.ClockResponse
-	5,  // 31: keyquorum.peer.v1.PeerService.Standing:output_type -> keyquorum.peer.v1.StandingResponse
-	7,  // 32: keyquorum.peer.v1.PeerService.Tick:output_type -> keyquorum.peer.v1.TickResponse
-	9,  // 33: keyquorum.peer.v1.PeerService.Applied:output_type -> keyquorum.peer.v1.AppliedResponse
-	11, // 34: keyquorum.peer.v1.PeerService.Challenge:output_type -> keyquorum.peer.v1.ChallengeResponse
-	13, // 35: keyquorum.peer.v1.PeerService.Join:output_type -> keyquorum.peer.v1.JoinResponse
-	15, // 36: keyquorum.peer.v1.PeerService.Leave:output_type -> keyquorum.peer.v1.LeaveResponse
-	17, // 37: keyquorum.peer.v1.PeerService.AuditRecords:output_type -> keyquorum.peer.v1.AuditRecordsResponse
-	29, // [29:38] is the sub-list for method output_type
-	20, // [20:29] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	27, // 9: keyquorum.peer.v1.ForwardRequest.retire_master_key:type_name -> keyquorum.v1.RetireMasterKeyRequest
+	28, // 10: keyquorum.peer.v1.ForwardResponse.issue:type_name -> keyquorum.v1.IssueResponse
+	29, // 11: keyquorum.peer.v1.ForwardResponse.rotate:type_name -> keyquorum.v1.RotateResponse
+	30, // 12: keyquorum.peer.v1.ForwardResponse.revoke:type_name -> keyquorum.v1.RevokeResponse
+	31, // 13: keyquorum.peer.v1.ForwardResponse.delete:type_name -> keyquorum.v1.DeleteResponse
+	32, // 14: keyquorum.peer.v1.ForwardResponse.remove:type_name -> keyquorum.v1.RemoveResponse
+	33, // 15: keyquorum.peer.v1.ForwardResponse.transfer_leadership:type_name -> keyquorum.v1.TransferLeadershipResponse
+	34, // 16: keyquorum.peer.v1.ForwardResponse.update_settings:type_name -> keyquorum.v1.UpdateSettingsResponse
+	35, // 17: keyquorum.peer.v1.ForwardResponse.create_token:type_name -> keyquorum.v1.CreateTokenResponse
+	36, // 18: keyquorum.peer.v1.ForwardResponse.revoke_token:type_name -> keyquorum.v1.RevokeTokenResponse
+	37, // 19: keyquorum.peer.v1.ForwardResponse.retire_master_key:type_name -> keyquorum.v1.RetireMasterKeyResponse
+	38, // 20: keyquorum.peer.v1.JoinRequest.member:type_name -> keyquorum.v1.Member
+	39, // 21: keyquorum.peer.v1.AuditRecordsResponse.records:type_name -> keyquorum.v1.AuditRecord
+	0,  // 22: keyquorum.peer.v1.PeerService.Forward:input_type -> keyquorum.peer.v1.ForwardRequest
+	2,  // 23: keyquorum.peer.v1.PeerService.Clock:input_type -> keyquorum.peer.v1.ClockRequest
+	4,  // 24: keyquorum.peer.v1.PeerService.Standing:input_type -> keyquorum.peer.v1.StandingRequest
+	6,  // 25: keyquorum.peer.v1.PeerService.Tick:input_type -> keyquorum.peer.v1.TickRequest
+	8,  // 26: keyquorum.peer.v1.PeerService.Applied:input_type -> keyquorum.peer.v1.AppliedRequest
+	10, // 27: keyquorum.peer.v1.PeerService.Challenge:input_type -> keyquorum.peer.v1.ChallengeRequest
+	12, // 28: keyquorum.peer.v1.PeerService.Join:input_type -> keyquorum.peer.v1.JoinRequest
+	14, // 29: keyquorum.peer.v1.PeerService.Leave:input_type -> keyquorum.peer.v1.LeaveRequest
+	16, // 30: keyquorum.peer.v1.PeerService.AuditRecords:input_type -> keyquorum.peer.v1.AuditRecordsRequest
+	1,  // 31: keyquorum.peer.v1.PeerService.Forward:output_type -> keyquorum.peer.v1.ForwardResponse
+	3,  // 32: keyquorum.peer.v1.PeerService.Clock:output_type -> keyquorum.peer.v1.ClockResponse
+	5,  // 33: keyquorum.peer.v1.PeerService.Standing:output_type -> keyquorum.peer.v1.StandingResponse
+	7,  // 34: keyquorum.peer.v1.PeerService.Tick:output_type -> keyquorum.peer.v1.TickResponse
+	9,  // 35: keyquorum.peer.v1.PeerService.Applied:output_type -> keyquorum.peer.v1.AppliedResponse
+	11, // 36: keyquorum.peer.v1.PeerService.Challenge:output_type -> keyquorum.peer.v1.ChallengeResponse
+	13, // 37: keyquorum.peer.v1.PeerService.Join:output_type -> keyquorum.peer.v1.JoinResponse
+	15, // 38: keyquorum.peer.v1.PeerService.Leave:output_type -> keyquorum.peer.v1.LeaveResponse
+	17, // 39: keyquorum.peer.v1.PeerService.AuditRecords:output_type -> keyquorum.peer.v1.AuditRecordsResponse
+	31, // [31:40] is the sub-list for method output_type
+	22, // [22:31] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_keyquorum_peer_v1_peer_proto_init() }
@@ -1510,6 +1570,7 @@ func file_keyquorum_peer_v1_peer_proto_init() {
 		(*ForwardRequest_UpdateSettings)(nil),
 		(*ForwardRequest_CreateToken)(nil),
 		(*ForwardRequest_RevokeToken)(nil),
+		(*ForwardRequest_RetireMasterKey)(nil),
 	}
 	file_keyquorum_peer_v1_peer_proto_msgTypes[1].OneofWrappers = []any{
 		(*ForwardResponse_Issue)(nil),
@@ -1521,6 +1582,7 @@ func file_keyquorum_peer_v1_peer_proto_init() {
 		(*ForwardResponse_UpdateSettings)(nil),
 		(*ForwardResponse_CreateToken)(nil),
 		(*ForwardResponse_RevokeToken)(nil),
+		(*ForwardResponse_RetireMasterKey)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -50,6 +50,12 @@ const (
 	// ClusterServiceUpdateSettingsProcedure is the fully-qualified name of the ClusterService's
 	// UpdateSettings RPC.
 	ClusterServiceUpdateSettingsProcedure = "/keyquorum.v1.ClusterService/UpdateSettings"
+	// ClusterServiceKeyringStatusProcedure is the fully-qualified name of the ClusterService's
+	// KeyringStatus RPC.
+	ClusterServiceKeyringStatusProcedure = "/keyquorum.v1.ClusterService/KeyringStatus"
+	// ClusterServiceRetireMasterKeyProcedure is the fully-qualified name of the ClusterService's
+	// RetireMasterKey RPC.
+	ClusterServiceRetireMasterKeyProcedure = "/keyquorum.v1.ClusterService/RetireMasterKey"
 )
 
 // ClusterServiceClient is a client for the keyquorum.v1.ClusterService service.
@@ -68,6 +74,12 @@ type ClusterServiceClient interface {
 	GetSettings(context.Context, *connect.Request[v1.GetSettingsRequest]) (*connect.Response[v1.GetSettingsResponse], error)
 	// UpdateSettings changes the fields that are present, all or none.
 	UpdateSettings(context.Context, *connect.Request[v1.UpdateSettingsRequest]) (*connect.Response[v1.UpdateSettingsResponse], error)
+	// KeyringStatus tells which master keys there are, what is sealed under them, and which members hold them. The asked
+	// node asks each member.
+	KeyringStatus(context.Context, *connect.Request[v1.KeyringStatusRequest]) (*connect.Response[v1.KeyringStatusResponse], error)
+	// RetireMasterKey has nothing be sealed under a master key any more, so that it can be dropped from the keyring. It is
+	// refused for the primary one, and while a key is sealed under it.
+	RetireMasterKey(context.Context, *connect.Request[v1.RetireMasterKeyRequest]) (*connect.Response[v1.RetireMasterKeyResponse], error)
 }
 
 // NewClusterServiceClient constructs a client for the keyquorum.v1.ClusterService service. By
@@ -126,6 +138,19 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("UpdateSettings")),
 			connect.WithClientOptions(opts...),
 		),
+		keyringStatus: connect.NewClient[v1.KeyringStatusRequest, v1.KeyringStatusResponse](
+			httpClient,
+			baseURL+ClusterServiceKeyringStatusProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("KeyringStatus")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		retireMasterKey: connect.NewClient[v1.RetireMasterKeyRequest, v1.RetireMasterKeyResponse](
+			httpClient,
+			baseURL+ClusterServiceRetireMasterKeyProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("RetireMasterKey")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -138,6 +163,8 @@ type clusterServiceClient struct {
 	transferLeadership *connect.Client[v1.TransferLeadershipRequest, v1.TransferLeadershipResponse]
 	getSettings        *connect.Client[v1.GetSettingsRequest, v1.GetSettingsResponse]
 	updateSettings     *connect.Client[v1.UpdateSettingsRequest, v1.UpdateSettingsResponse]
+	keyringStatus      *connect.Client[v1.KeyringStatusRequest, v1.KeyringStatusResponse]
+	retireMasterKey    *connect.Client[v1.RetireMasterKeyRequest, v1.RetireMasterKeyResponse]
 }
 
 // Init calls keyquorum.v1.ClusterService.Init.
@@ -175,6 +202,16 @@ func (c *clusterServiceClient) UpdateSettings(ctx context.Context, req *connect.
 	return c.updateSettings.CallUnary(ctx, req)
 }
 
+// KeyringStatus calls keyquorum.v1.ClusterService.KeyringStatus.
+func (c *clusterServiceClient) KeyringStatus(ctx context.Context, req *connect.Request[v1.KeyringStatusRequest]) (*connect.Response[v1.KeyringStatusResponse], error) {
+	return c.keyringStatus.CallUnary(ctx, req)
+}
+
+// RetireMasterKey calls keyquorum.v1.ClusterService.RetireMasterKey.
+func (c *clusterServiceClient) RetireMasterKey(ctx context.Context, req *connect.Request[v1.RetireMasterKeyRequest]) (*connect.Response[v1.RetireMasterKeyResponse], error) {
+	return c.retireMasterKey.CallUnary(ctx, req)
+}
+
 // ClusterServiceHandler is an implementation of the keyquorum.v1.ClusterService service.
 type ClusterServiceHandler interface {
 	// Init founds a cluster at the asked node, once. Where the node is a member already, it says so and changes
@@ -191,6 +228,12 @@ type ClusterServiceHandler interface {
 	GetSettings(context.Context, *connect.Request[v1.GetSettingsRequest]) (*connect.Response[v1.GetSettingsResponse], error)
 	// UpdateSettings changes the fields that are present, all or none.
 	UpdateSettings(context.Context, *connect.Request[v1.UpdateSettingsRequest]) (*connect.Response[v1.UpdateSettingsResponse], error)
+	// KeyringStatus tells which master keys there are, what is sealed under them, and which members hold them. The asked
+	// node asks each member.
+	KeyringStatus(context.Context, *connect.Request[v1.KeyringStatusRequest]) (*connect.Response[v1.KeyringStatusResponse], error)
+	// RetireMasterKey has nothing be sealed under a master key any more, so that it can be dropped from the keyring. It is
+	// refused for the primary one, and while a key is sealed under it.
+	RetireMasterKey(context.Context, *connect.Request[v1.RetireMasterKeyRequest]) (*connect.Response[v1.RetireMasterKeyResponse], error)
 }
 
 // NewClusterServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -245,6 +288,19 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("UpdateSettings")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceKeyringStatusHandler := connect.NewUnaryHandler(
+		ClusterServiceKeyringStatusProcedure,
+		svc.KeyringStatus,
+		connect.WithSchema(clusterServiceMethods.ByName("KeyringStatus")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceRetireMasterKeyHandler := connect.NewUnaryHandler(
+		ClusterServiceRetireMasterKeyProcedure,
+		svc.RetireMasterKey,
+		connect.WithSchema(clusterServiceMethods.ByName("RetireMasterKey")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/keyquorum.v1.ClusterService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ClusterServiceInitProcedure:
@@ -261,6 +317,10 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceGetSettingsHandler.ServeHTTP(w, r)
 		case ClusterServiceUpdateSettingsProcedure:
 			clusterServiceUpdateSettingsHandler.ServeHTTP(w, r)
+		case ClusterServiceKeyringStatusProcedure:
+			clusterServiceKeyringStatusHandler.ServeHTTP(w, r)
+		case ClusterServiceRetireMasterKeyProcedure:
+			clusterServiceRetireMasterKeyHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -296,4 +356,12 @@ func (UnimplementedClusterServiceHandler) GetSettings(context.Context, *connect.
 
 func (UnimplementedClusterServiceHandler) UpdateSettings(context.Context, *connect.Request[v1.UpdateSettingsRequest]) (*connect.Response[v1.UpdateSettingsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keyquorum.v1.ClusterService.UpdateSettings is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) KeyringStatus(context.Context, *connect.Request[v1.KeyringStatusRequest]) (*connect.Response[v1.KeyringStatusResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keyquorum.v1.ClusterService.KeyringStatus is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) RetireMasterKey(context.Context, *connect.Request[v1.RetireMasterKeyRequest]) (*connect.Response[v1.RetireMasterKeyResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("keyquorum.v1.ClusterService.RetireMasterKey is not implemented"))
 }
