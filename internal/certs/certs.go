@@ -3,6 +3,9 @@
 //
 // A change counts for connections that are made after it; those that are open go on. Files that are not acceptable
 // change nothing: a half-copied pair must not end what worked.
+//
+// A server has someone to Run its Source. A client, which may have nothing that goes on in the background, looks at the
+// files as it dials.
 package certs
 
 import (
@@ -30,14 +33,35 @@ const maxKey, maxCerts = 32 << 10, 256 << 10
 
 // Files are the paths of what a process works with, all in PEM. Links are followed, anew each time, so folders that are
 // swapped by a link, as those of a Kubernetes secret are, work.
+//
+// A client that is known by other means has neither Certificate nor Key.
 type Files struct {
 	// Certificate has the process's own, first, and the intermediate ones up to the CA, if there are any.
 	Certificate string
 	// Key has its private key, which only its owner and its group may be able to read.
 	Key string
-	// CA has the certificates of the CAs whose certificates others may show.
+	// CA has the certificates of the CAs whose certificates others may show. The system's do not count: who trusts them
+	// names their file.
 	CA string
 }
+
+// check tells which paths are missing.
+func (f Files) check() error {
+	var faults []error
+	if f.CA == "" {
+		faults = append(faults, errors.New("CA: name the file with the CAs that are trusted"))
+	}
+	switch {
+	case f.Certificate == "" && f.Key != "":
+		faults = append(faults, errors.New("Certificate: is missing, and there is a Key: name both or neither"))
+	case f.Certificate != "" && f.Key == "":
+		faults = append(faults, errors.New("Key: is missing, and there is a Certificate: name both or neither"))
+	}
+	return errors.Join(faults...)
+}
+
+// own tells whether there is a certificate of the process's own.
+func (f Files) own() bool { return f.Certificate != "" }
 
 // Options of a Source. The zero value works.
 type Options struct {
@@ -45,7 +69,7 @@ type Options struct {
 	Logger *slog.Logger
 	// Now is the clock by which certificates are valid or not; nil for time.Now.
 	Now func() time.Time
-	// Interval is how often Run looks at the files; DefaultInterval if zero.
+	// Interval is how often Run looks at the files, and ReloadIfDue at the most; DefaultInterval if zero.
 	Interval time.Duration
 }
 
@@ -57,6 +81,9 @@ type Source struct {
 	interval time.Duration
 
 	current atomic.Pointer[material]
+	// looked is when the files were last looked at, and fault what was wrong with them then; nil for nothing.
+	looked atomic.Pointer[time.Time]
+	fault  atomic.Pointer[error]
 
 	mu sync.Mutex // held while files are read
 	// complaint is what the log was last told is wrong with the files; empty if they are good.
@@ -65,17 +92,20 @@ type Source struct {
 
 // material is one reading of the three files. It is never changed.
 type material struct {
-	sum   [sha256.Size]byte // of all content
-	own   tls.Certificate
+	sum   [sha256.Size]byte   // of all content
+	own   tls.Certificate     // empty for a client without one
 	chain []*x509.Certificate // of own
 	cas   []*x509.Certificate
 	pool  *x509.CertPool
 }
 
-// Open reads the files. The error names the file and what is wrong with it: missing or open to others, no certificate, a
+// Open reads the files. The error names the field of a path that is missing, or the file and what is wrong with it: missing or open to others, no certificate, a
 // key that does not match, a certificate that has expired or is not yet valid, no CA. It wraps pki.ErrExpired,
 // pki.ErrNotYetValid, plainfile.ErrOpen or fs.ErrNotExist where that is the reason, and holds nothing of the key.
 func Open(files Files, o Options) (*Source, error) {
+	if err := files.check(); err != nil {
+		return nil, err
+	}
 	s := &Source{files: files, log: o.Logger, now: o.Now, interval: o.Interval}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -91,6 +121,7 @@ func Open(files Files, o Options) (*Source, error) {
 		return nil, err
 	}
 	s.current.Store(m)
+	s.look()
 	return s, nil
 }
 
@@ -113,14 +144,49 @@ func (s *Source) Run(ctx context.Context) error {
 func (s *Source) Reload(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.reload(ctx)
+}
+
+// ReloadIfDue is Reload for those who do not Run: it looks at the files where Interval has passed since that was last
+// done. It waits for no other goroutine that does; what counted before counts until that one is done.
+func (s *Source) ReloadIfDue(ctx context.Context) error {
+	if !s.due() || !s.mu.TryLock() {
+		return nil
+	}
+	defer s.mu.Unlock()
+	if !s.due() {
+		return nil
+	}
+	return s.reload(ctx)
+}
+
+func (s *Source) due() bool { return s.now().Sub(*s.looked.Load()) >= s.interval }
+
+func (s *Source) look() {
+	now := s.now()
+	s.looked.Store(&now)
+}
+
+// Fault is what was wrong with the files when they were last looked at, as Reload's error, or nil.
+func (s *Source) Fault() error {
+	if err := s.fault.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+func (s *Source) reload(ctx context.Context) error {
+	s.look()
 	m, err := s.read()
 	if err != nil {
 		m, err = s.read() // a folder may have been swapped between one file and the next
 	}
 	if err != nil {
+		s.fault.Store(&err)
 		s.complain(ctx, err)
 		return err
 	}
+	s.fault.Store(nil)
 	recovered := s.complaint != ""
 	s.complaint = ""
 	before := s.current.Load()
@@ -129,11 +195,19 @@ func (s *Source) Reload(ctx context.Context) error {
 		s.current.Store(m)
 		at, file := s.Expiry()
 		s.log.InfoContext(ctx, "new certificates count from now on",
-			"serial", fmt.Sprintf("%x", m.chain[0].SerialNumber), "first_to_expire", file, "expires", at.UTC().Format(time.RFC3339))
+			"serial", m.serial(), "first_to_expire", file, "expires", at.UTC().Format(time.RFC3339))
 	case recovered:
 		s.log.InfoContext(ctx, "the certificates' files are as they were")
 	}
 	return nil
+}
+
+// serial is the number of the own certificate; empty without one.
+func (m *material) serial() string {
+	if len(m.chain) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%x", m.chain[0].SerialNumber)
 }
 
 func (s *Source) complain(ctx context.Context, err error) {
@@ -164,11 +238,7 @@ func (e *timeError) Unwrap() error { return e.err }
 // read gives what the files hold, if all of it is good. They are read whole each time: they are small, and a new file can
 // have the size and the time of the old one.
 func (s *Source) read() (*material, error) {
-	certText, err := readFile(s.files.Certificate, maxCerts, nil)
-	if err != nil {
-		return nil, err
-	}
-	keyText, err := readFile(s.files.Key, maxKey, plainfile.PrivateToGroup)
+	certText, keyText, err := s.readOwn()
 	if err != nil {
 		return nil, err
 	}
@@ -178,13 +248,28 @@ func (s *Source) read() (*material, error) {
 		return nil, err
 	}
 	m := &material{sum: sumOf(certText, keyText, caText)}
-	if err := s.takeOwn(m, certText, keyText); err != nil {
-		return nil, err
+	if s.files.own() {
+		if err := s.takeOwn(m, certText, keyText); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.takeCAs(m, caText); err != nil {
 		return nil, err
 	}
 	return m, nil
+}
+
+// readOwn gives the text of the own certificate and of its key; none where there is none.
+func (s *Source) readOwn() (certText, keyText []byte, err error) {
+	if !s.files.own() {
+		return nil, nil, nil
+	}
+	certText, err = readFile(s.files.Certificate, maxCerts, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	keyText, err = readFile(s.files.Key, maxKey, plainfile.PrivateToGroup)
+	return certText, keyText, err
 }
 
 func readFile(path string, limit int, check func(string, fs.FileInfo) error) ([]byte, error) {
@@ -258,21 +343,18 @@ func (s *Source) takeCAs(m *material, text []byte) error {
 	return nil
 }
 
-// Certificate is the process's own that counts now. It is not to be changed.
-func (s *Source) Certificate() *x509.Certificate { return s.current.Load().chain[0] }
+// Certificate is the process's own that counts now; nil for a client without one. It is not to be changed.
+func (s *Source) Certificate() *x509.Certificate { return s.current.Load().own.Leaf }
 
 // Expiry gives when the first of the certificates that count runs out, and the file that it is in. CAs that have
 // run out are not looked at as long as others have not.
 func (s *Source) Expiry() (at time.Time, file string) {
 	m := s.current.Load()
-	at, file = m.chain[0].NotAfter, s.files.Certificate
+	at, file = nextCA(m.cas, s.now()), s.files.CA
 	for _, cert := range m.chain {
-		if cert.NotAfter.Before(at) {
-			at = cert.NotAfter
+		if !cert.NotAfter.After(at) {
+			at, file = cert.NotAfter, s.files.Certificate
 		}
-	}
-	if ca := nextCA(m.cas, s.now()); ca.Before(at) {
-		return ca, s.files.CA
 	}
 	return at, file
 }

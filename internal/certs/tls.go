@@ -33,7 +33,12 @@ var (
 //
 // Who calls is told by pki.Identify of the connection's first peer certificate, which has been verified then, though
 // ConnectionState.VerifiedChains stays empty.
+//
+// It panics for a Source without a certificate of its own, as such a server could greet nobody.
 func (s *Source) Server(who Callers) *tls.Config {
+	if !s.files.own() {
+		panic("certs: a server needs a certificate of its own, and the Source was opened without one")
+	}
 	ask := tls.RequireAnyClientCert
 	if who == Anyone {
 		ask = tls.RequestClientCert
@@ -85,7 +90,7 @@ func checkIdentity(cert *x509.Certificate, node bool) error {
 }
 
 // Client gives the config of one connection to the node at host, a DNS name or an IP address, with what counts now: a
-// config that is kept would miss what comes after. The node must have a certificate of a trusted CA for that host, with
+// config that is kept would miss what comes after. Whoever has no certificate shows none. The node must have a certificate of a trusted CA for that host, with
 // the role node. Only TLS 1.3 is spoken. The caller may set NextProtos and nothing else.
 func (s *Source) Client(host string) *tls.Config {
 	m := s.current.Load()
