@@ -23,7 +23,35 @@ func ParseAddress(s string) (string, error) {
 	if strings.Contains(s, "://") {
 		return parseURL(s)
 	}
-	return parseHostPort(s)
+	return parseHostPort("http", s)
+}
+
+// parse is ParseAddress, with https where no scheme is given and the client speaks TLS. It refuses what the client's
+// credentials do not go with.
+func (c *config) parse(s string) (string, error) {
+	address, err := ParseAddress(s)
+	if err != nil {
+		return "", err
+	}
+	if c.tls != nil && !strings.Contains(s, "://") {
+		address, err = parseHostPort("https", s)
+		return address, err
+	}
+	return address, c.accepts(s, address)
+}
+
+// accepts tells what is wrong with an address, or nil.
+func (c *config) accepts(s, address string) error {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		return err
+	case c.tls != nil && u.Scheme == "http":
+		return fmt.Errorf("address %q is plain HTTP, and TLS was asked for: write https, or no scheme", s)
+	case len(c.tokens) > 0 && !c.readable && isReadable(u):
+		return fmt.Errorf("address %q is plain HTTP on another machine, and anyone on the way could read the API token: use TLS", s)
+	}
+	return nil
 }
 
 func parseURL(s string) (string, error) {
@@ -39,7 +67,7 @@ func parseURL(s string) (string, error) {
 	return checkHost(s, u.Scheme, u.Hostname(), u.Port())
 }
 
-func parseHostPort(s string) (string, error) {
+func parseHostPort(scheme, s string) (string, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
 		host, port = strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"), DefaultPort
@@ -50,7 +78,7 @@ func parseHostPort(s string) (string, error) {
 	if port == "" {
 		return "", fmt.Errorf("address %q: the port after the colon is missing", s)
 	}
-	return checkHost(s, "http", host, port)
+	return checkHost(s, scheme, host, port)
 }
 
 func checkHost(s, scheme, host, port string) (string, error) {
@@ -70,11 +98,11 @@ func checkHost(s, scheme, host, port string) (string, error) {
 }
 
 // parseAddresses parses all of them, drops repeats and names every fault.
-func parseAddresses(addrs []string) ([]string, error) {
+func parseAddresses(addrs []string, c *config) ([]string, error) {
 	var faults []error
 	var urls []string
 	for _, a := range addrs {
-		u, err := ParseAddress(a)
+		u, err := c.parse(a)
 		switch {
 		case err != nil:
 			faults = append(faults, err)

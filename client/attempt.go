@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/keyquorum/keyquorum/internal/certs"
 )
 
 // attempt puts the request to a node, within which it was counted in, once.
@@ -41,6 +43,9 @@ func send[Req, Res any](ctx context.Context, c *Client, op operation, n *node, r
 		return nil, invalid(op.name, field, "is not valid UTF-8")
 	}
 	e := explain(op.name, n, err)
+	if fault := c.tokenFault(); fault != nil && e.kind == ErrUnauthenticated {
+		e.Message += "; and what is in the API token's file now does not count: " + fault.Error()
+	}
 	e.unsent = neverSent(err) || c.ownHTTP && !connected.Load()
 	if e.kind == ErrCanceled && e.RequestID == "" && ctx.Err() == nil {
 		e.kind = ErrUnavailable // connect takes a connection that was reset for a caller that has gone
@@ -129,11 +134,13 @@ func unreadable(err error) bool {
 	return false
 }
 
-// neverSent reports whether err arose before there was a connection to send anything over.
+// neverSent reports whether err arose before there was a connection to send anything over, or anybody who would take it.
 func neverSent(err error) bool {
 	var op *net.OpError
 	var dns *net.DNSError
-	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &dns)
+	var handshake *certs.HandshakeError
+	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &dns) || errors.As(err, &handshake) ||
+		errors.Is(err, errSpeaksTLS) || errors.Is(err, errReadable)
 }
 
 // leavesOpen reports whether a write that failed like this may have happened all the same: it went out, and no
@@ -150,11 +157,19 @@ func (e *Error) leavesOpen() bool {
 
 // allowsAnother reports whether another node may be asked.
 func (e *Error) allowsAnother(s safety) bool {
+	if e.limited() {
+		return true
+	}
 	switch e.kind {
 	case ErrUnavailable, ErrDeadlineExceeded, ErrOutcomeUnknown:
 		return e.unsent || s != onceSent
 	}
 	return e.fromStranger() && s == repeatable
+}
+
+// limited reports whether a node refused a request for now, by a limit of which it said when it no longer stands in the way.
+func (e *Error) limited() bool {
+	return e.kind == ErrResourceExhausted && !e.RetryAt.IsZero() && e.RequestID != ""
 }
 
 // fromStranger reports whether what answered seems to be no node at all, as when another service has its old address: what

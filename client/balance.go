@@ -45,13 +45,17 @@ func (b *balanced) next(ctx context.Context, last *Error) (*node, time.Time) {
 	return n, b.limit(n)
 }
 
-// again tells whether there is to be another attempt. Where all nodes have been tried it waits first, unless none of
-// them seems worth it.
+// again tells whether there is to be another attempt. Where all nodes have been tried, or one has named the time until
+// which it takes no more, it waits first, unless none of them seems worth it.
 func (b *balanced) again(ctx context.Context, last *Error) bool {
-	if r := b.c.roster.Load(); r.exhausted(b.tried) {
+	r := b.c.roster.Load()
+	exhausted := r.exhausted(b.tried)
+	if exhausted || last.limited() {
 		if b.rounds++; b.rounds == maxRounds || last.fromStranger() || r.dead(time.Now()) || !b.wait(ctx, last) {
 			return false
 		}
+	}
+	if exhausted {
 		b.tried = b.tried[:0]
 	}
 	return b.c.budget.take()

@@ -407,6 +407,51 @@ func TestANodesTimeToRetryIsWaitedFor(t *testing.T) {
 	})
 }
 
+// A limit is no refusal for good where the node says when it ends, and nothing was done: so all calls may wait for that.
+func TestALimitIsWaitedFor(t *testing.T) {
+	for name, call := range methods {
+		sail(t, 1, func(t *testing.T, f *fleet) {
+			limit := func(until time.Duration) {
+				f.nodes[0].fail(refusal(t, connect.CodeResourceExhausted, "too many requests", &v1.RetryAt{Time: timestamp(time.Now().Add(until))}))
+			}
+			if name == "Members" {
+				return // the fleet answers it
+			}
+			free := time.Now().Add(3 * time.Second)
+			limit(3 * time.Second)
+			time.AfterFunc(2*time.Second, func() { f.nodes[0].fail(nil) })
+			c := f.client()
+			if err := call(t.Context(), c, ""); err != nil || time.Now().Before(free) {
+				t.Errorf("%s: %v before the time: %v", name, time.Until(free), err)
+			}
+			limit(time.Hour)
+			begun := time.Now()
+			if err := call(t.Context(), c, ""); !errors.Is(err, client.ErrResourceExhausted) || time.Since(begun) > time.Second {
+				t.Errorf("%s: a time after the deadline was waited for: %v, %v", name, time.Since(begun), err)
+			}
+			f.nodes[0].fail(refusal(t, connect.CodeResourceExhausted, "too long"))
+			f.forgetCounts()
+			if err := call(t.Context(), c, ""); !errors.Is(err, client.ErrResourceExhausted) || f.nodes[0].took() > 1 {
+				t.Errorf("%s: a limit without an end was not left at that: %v", name, err)
+			}
+		})
+	}
+}
+
+func TestALimitsOtherNodesAreAskedWhenItEnds(t *testing.T) {
+	sail(t, 3, func(t *testing.T, f *fleet) {
+		for _, n := range f.nodes {
+			n.fail(refusal(t, connect.CodeResourceExhausted, "too many requests", &v1.RetryAt{Time: timestamp(time.Now().Add(time.Second))}))
+		}
+		if err := methods["Verify"](t.Context(), f.client(), ""); !errors.Is(err, client.ErrResourceExhausted) {
+			t.Error(err)
+		}
+		if n := f.nodes[0].took() + f.nodes[1].took() + f.nodes[2].took(); n > 8 {
+			t.Errorf("it was sent %d times", n)
+		}
+	})
+}
+
 // The cluster must not be sent a multiple of its load by those who find it in trouble.
 func TestTheBudgetBoundsWhatIsSentAgain(t *testing.T) {
 	sail(t, 3, func(t *testing.T, f *fleet) {
@@ -492,7 +537,7 @@ func TestWhatRequestsAllowForIsForgotten(t *testing.T) {
 }
 
 func TestRefusalsAreNotSentAgain(t *testing.T) {
-	for _, code := range []connect.Code{connect.CodeResourceExhausted, connect.CodeInvalidArgument, connect.CodeNotFound, connect.CodePermissionDenied} {
+	for _, code := range []connect.Code{connect.CodeInvalidArgument, connect.CodeNotFound, connect.CodePermissionDenied, connect.CodeUnauthenticated} {
 		sail(t, 3, func(t *testing.T, f *fleet) {
 			for _, n := range f.nodes {
 				n.fail(refusal(t, code, "no", &v1.RetryAt{Time: timestamp(time.Now().Add(time.Second))}))

@@ -147,9 +147,9 @@ type ordered struct {
 }
 
 // next leaves each node after it an equal part of the time, where the call may be repeated.
-func (o *ordered) next(context.Context, *Error) (*node, time.Time) {
+func (o *ordered) next(_ context.Context, last *Error) (*node, time.Time) {
 	left := len(o.nodes)
-	if left == 0 {
+	if left == 0 || last != nil && last.limited() {
 		return nil, time.Time{}
 	}
 	n := o.nodes[0]

@@ -15,6 +15,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,8 @@ type Client struct {
 	options []connect.ClientOption
 	// ownHTTP says that http is the client's own, and so is known to report when it has a connection.
 	ownHTTP bool
+	// token is the API token; nil for none.
+	token *apiToken
 
 	start  sync.Once
 	roster atomic.Pointer[roster]
@@ -49,19 +52,23 @@ type Client struct {
 }
 
 // New returns a client of the cluster that the nodes at addrs are in: HOST:PORT, HOST, or an http or https URL, as
-// ParseAddress takes them. It names every bad address and option at once, and connects to nothing yet.
+// ParseAddress takes them; with WithTLS those without a scheme mean https. It names every bad address and option at once, and connects to nothing yet.
 func New(addrs []string, opts ...Option) (*Client, error) {
 	cfg := defaults()
 	for _, o := range opts {
 		o(&cfg)
 	}
-	addresses, err := parseAddresses(addrs)
-	if err := cfg.validate(err); err != nil {
+	addresses, err := parseAddresses(addrs, &cfg)
+	source, token, unusable := cfg.credentials()
+	if err := cfg.validate(errors.Join(err, unusable)); err != nil {
 		return nil, err
 	}
-	c := &Client{config: cfg, stale: make(chan struct{}, 1)}
+	c := &Client{config: cfg, token: token, stale: make(chan struct{}, 1)}
 	if c.http == nil {
-		c.http, c.ownHTTP = newHTTPClient(), true
+		c.http, c.ownHTTP = newHTTPClient(cfg.dial, source), true
+	}
+	if token != nil {
+		c.http = withToken(c.http, token, cfg.readable)
 	}
 	c.options = []connect.ClientOption{
 		connect.WithInterceptors(cfg.interceptors...),

@@ -105,6 +105,16 @@ func TestADefiniteRefusalIsNotTakenElsewhere(t *testing.T) {
 	}
 }
 
+// Who names the nodes in their order waits for none.
+func TestALimitIsNotTakenElsewhereInOrder(t *testing.T) {
+	no := &fake{err: refusal(t, connect.CodeResourceExhausted, "too many", &v1.RetryAt{Time: timestamp(time.Now().Add(time.Second))})}
+	other := &fake{}
+	err := methods["Verify"](t.Context(), newClient(t, no.serve(t), other.serve(t)), "")
+	if !errors.Is(err, client.ErrResourceExhausted) || other.calls.Load() != 0 {
+		t.Errorf("%v; sent again %d times", err, other.calls.Load())
+	}
+}
+
 func TestALostAnswerToAWriteIsAnUnknownOutcome(t *testing.T) {
 	for name, call := range methods {
 		other := &fake{}

@@ -201,7 +201,7 @@ func (c *Client) membership(from *node, res *v1.MembersResponse) *membership {
 	known := c.known()
 	m, named := &membership{clusterID: res.GetClusterId()}, map[*node]bool{}
 	for _, member := range res.GetMembers() {
-		address, err := ParseAddress(scheme + "://" + member.GetRpcAddress())
+		address, err := c.parse(scheme + "://" + member.GetRpcAddress())
 		if err != nil || member.GetRole() == v1.Member_ABSENT {
 			continue
 		}

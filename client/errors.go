@@ -34,12 +34,12 @@ var (
 	// look, with Get, and decide anew.
 	ErrConflict = errors.New("conflict")
 	// ErrResourceExhausted says that a limit stands in the way; Error.RetryAt tells when it no longer will, if
-	// that is known. Wait until then, or ask for less.
+	// that is known. Wait until then, as the client has done where the call had that much time, or ask for less.
 	ErrResourceExhausted = errors.New("limit reached")
 	// ErrFailedPrecondition says that the cluster is not in a state for this. An operator has to change it.
 	ErrFailedPrecondition = errors.New("not possible now")
-	// ErrUnauthenticated says that the node does not know who is calling. The service's own credentials are missing or have
-	// run out: this is not about a user's token.
+	// ErrUnauthenticated says that the node does not know who is calling. The service's own credentials, a certificate or an
+	// API token, are missing or have run out: this is not about a user's token. No other node would know better.
 	ErrUnauthenticated = errors.New("unauthenticated")
 	// ErrPermissionDenied says that the caller's role does not include this call. An operator has to grant it.
 	ErrPermissionDenied = errors.New("permission denied")

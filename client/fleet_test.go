@@ -2,7 +2,9 @@ package client_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -25,6 +27,8 @@ type fleet struct {
 	net   *memnet.Net
 	http  *http.Transport
 	nodes []*ship
+	// hears gets each request that a node takes, before it is answered, and may answer it.
+	hears func(w http.ResponseWriter, r *http.Request) (answered bool)
 
 	mu      sync.Mutex
 	members *v1.MembersResponse
@@ -37,7 +41,9 @@ type ship struct {
 	region string
 	fleet  *fleet
 	// lore is what it says of the members, where that is not what the others say.
-	lore   *v1.MembersResponse
+	lore *v1.MembersResponse
+	// tls is what it speaks; nil for plain HTTP.
+	tls    *tls.Config
 	server *http.Server
 	seen   sync.Map // of *atomic.Int32, by procedure
 }
@@ -86,14 +92,19 @@ func (s *ship) start() {
 	if err != nil {
 		s.fleet.t.Fatal(err)
 	}
+	if s.tls != nil {
+		l = tls.NewListener(l, s.tls)
+	}
 	mux := http.NewServeMux()
 	mux.Handle("/", s.handler())
 	mux.Handle(keyquorumv1connect.ClusterServiceMembersProcedure, connect.NewUnaryHandler(
 		keyquorumv1connect.ClusterServiceMembersProcedure, s.tellMembers))
 	s.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.counter(r.URL.Path).Add(1)
-		mux.ServeHTTP(w, r)
-	})}
+		if s.fleet.hears == nil || !s.fleet.hears(w, r) {
+			mux.ServeHTTP(w, r)
+		}
+	}), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
 	go s.server.Serve(l)
 }
 

@@ -1,25 +1,14 @@
 package client
 
 import (
-	"net"
-	"net/http"
 	"slices"
-	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1/keyquorumv1connect"
 )
 
-const (
-	dialTimeout     = 3 * time.Second
-	idlePerNode     = 64
-	idleTimeout     = 90 * time.Second
-	maxAnswerBytes  = 16 << 20
-	maxHeaderBytes  = 64 << 10
-	handshakeLimit  = 5 * time.Second
-	keepAlivePeriod = 15 * time.Second
-)
+const maxAnswerBytes = 16 << 20
 
 // node is one address, the generated clients that speak to it, and how it has been doing.
 type node struct {
@@ -41,22 +30,5 @@ func (c *Client) newNode(address string) *node {
 		cluster: keyquorumv1connect.NewClusterServiceClient(c.http, address, c.options...),
 		members: keyquorumv1connect.NewClusterServiceClient(c.http, address,
 			append(slices.Clip(c.options), connect.WithReadMaxBytes(maxMembersBytes))...),
-	}
-}
-
-// newHTTPClient speaks HTTP/1.1 to http addresses and HTTP/2, where offered, to https ones. It goes straight to
-// the nodes, whatever proxy the environment names, and follows no redirect: a token is sent only to where the
-// caller said.
-func newHTTPClient() *http.Client {
-	return &http.Client{
-		Transport: &http.Transport{
-			DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlivePeriod}).DialContext,
-			TLSHandshakeTimeout:    handshakeLimit,
-			ForceAttemptHTTP2:      true,
-			MaxIdleConnsPerHost:    idlePerNode,
-			IdleConnTimeout:        idleTimeout,
-			MaxResponseHeaderBytes: maxHeaderBytes,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

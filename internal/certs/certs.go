@@ -49,13 +49,13 @@ type Files struct {
 func (f Files) check() error {
 	var faults []error
 	if f.CA == "" {
-		faults = append(faults, errors.New("CA: name the file with the CAs that are trusted"))
+		faults = append(faults, errors.New("no CA: name the file with the CAs that are trusted"))
 	}
 	switch {
 	case f.Certificate == "" && f.Key != "":
-		faults = append(faults, errors.New("Certificate: is missing, and there is a Key: name both or neither"))
+		faults = append(faults, errors.New("a Key without a Certificate: name both or neither"))
 	case f.Certificate != "" && f.Key == "":
-		faults = append(faults, errors.New("Key: is missing, and there is a Certificate: name both or neither"))
+		faults = append(faults, errors.New("a Certificate without a Key: name both or neither"))
 	}
 	return errors.Join(faults...)
 }

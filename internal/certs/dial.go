@@ -94,6 +94,9 @@ func (s *Source) unaccepted(err error) string {
 			return fmt.Sprintf("it, or the CA that signed it, %v", err)
 		}
 	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.IncompatibleUsage {
+		return "it is not for serving: is it a client's?"
+	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return "no CA in " + s.files.CA + " has signed it"
 	}
@@ -107,7 +110,7 @@ func hosts(cert *x509.Certificate) string {
 		list = append(list, ip.String())
 	}
 	if len(list) == 0 {
-		return "no host"
+		return "no host: is it a client's?"
 	}
 	return strings.Join(list, ", ")
 }

@@ -38,9 +38,9 @@ func TestPathsThatAreMissingAreNamed(t *testing.T) {
 	}{
 		{certs.Files{}, []string{"CA: name the file"}},
 		{certs.Files{Certificate: f.Certificate, Key: f.Key}, []string{"CA: name the file"}},
-		{certs.Files{Certificate: f.Certificate, CA: f.CA}, []string{"Key: is missing"}},
-		{certs.Files{Key: f.Key, CA: f.CA}, []string{"Certificate: is missing"}},
-		{certs.Files{Key: f.Key}, []string{"CA: name the file", "Certificate: is missing"}},
+		{certs.Files{Certificate: f.Certificate, CA: f.CA}, []string{"a Certificate without a Key"}},
+		{certs.Files{Key: f.Key, CA: f.CA}, []string{"a Key without a Certificate"}},
+		{certs.Files{Key: f.Key}, []string{"CA: name the file", "a Key without a Certificate"}},
 	} {
 		_, err := certs.Open(c.files, certs.Options{Now: r.time})
 		for _, told := range c.told {
@@ -183,7 +183,7 @@ func TestAFailedHandshakeSaysWhatIsWrong(t *testing.T) {
 	n1 := r.source(r.node(ca, "n1"), ca)
 	app := r.source(r.client(ca, "app", pki.Verifier), ca)
 	serve := func(s *certs.Source) func(net.Conn) { return serving(s.Server(certs.Identified)) }
-	tls12 := &tls.Config{MaxVersion: tls.VersionTLS12, GetCertificate: n1.Server(certs.Anyone).GetCertificate} //nolint:gosec // that is the fault
+	tls12 := &tls.Config{MaxVersion: tls.VersionTLS12, GetCertificate: n1.Server(certs.Anyone).GetCertificate}
 	short, err := ca.IssueNode(pki.NodeRequest{Name: "n1", Hosts: []string{"n1"}, ValidFor: time.Hour})
 	must(t, err)
 	expired := r.source(short, ca)
@@ -202,6 +202,7 @@ func TestAFailedHandshakeSaysWhatIsWrong(t *testing.T) {
 		"TLS 1.2":               {app, "n1", serving(tls12), "does not speak TLS 1.3"},
 		"another CA":            {app, "n1", serve(r.source(r.node(otherCA, "n1"), ca)), "is not accepted: no CA in "},
 		"another host":          {app, "n2", serve(n1), "is not accepted: it is not for n2, but for n1, 127.0.0.1"},
+		"a client's":            {app, "n1", serve(app), "is not accepted: it is not for n1, but for no host: is it a client's?"},
 		"expired":               {app, "n1", serve(expired), "is not accepted: it, or the CA that signed it, has expired: it was valid until 2026-11-24T13:00:00Z"},
 		"no certificate":        {r.open(r.trusting(ca)), "n1", serve(n1), "the node wants a client certificate, and there is none to show"},
 		"own certificate's CA":  {r.source(r.client(otherCA, "app", pki.Verifier), ca), "n1", serve(n1), "does not accept this side's certificate (tls: bad certificate): it is valid until 2027-11-24T14:00:00Z here"},
@@ -233,6 +234,13 @@ func TestWhatIsNoNodeIsNamed(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "what answers is no node of a cluster: ") || !strings.Contains(err.Error(), told) {
 			t.Errorf("%v, want %q", err, told)
 		}
+	}
+	notForServing := own.source(r, func(c *x509.Certificate) {
+		node(c)
+		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	})
+	if _, err := dial(t, app, "n1", serving(notForServing.Server(certs.Anyone))); err == nil || !strings.Contains(err.Error(), "it is not for serving") {
+		t.Error(err)
 	}
 }
 

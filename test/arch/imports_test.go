@@ -32,8 +32,8 @@ var layers = []layer{
 	},
 	{
 		"client",
-		[]string{"client", "rpc/gen"},
-		"a user's program must not carry the server: the client knows the generated code only",
+		[]string{"client", "rpc/gen", "internal/certs", "internal/plainfile", "internal/secret"},
+		"a user's program must not carry the server: of the server the client knows the generated code only, and of internal what reads its credentials",
 	},
 	{
 		"rpc/gen",
