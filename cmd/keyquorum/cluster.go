@@ -41,7 +41,7 @@ func (c *clusterStatusCommand) run(ctx context.Context, s *session) error {
 		return s.out.json(res)
 	}
 	printStatus(s.out, res)
-	views := askMembers(ctx, c.wait(), res)
+	views := askMembers(ctx, &c.connection, res)
 	printMembers(s.out, res, views)
 	return nil
 }

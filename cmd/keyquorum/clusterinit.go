@@ -26,7 +26,7 @@ func (c *clusterInitCommand) check() (faults []string) {
 	if c.Wait < 0 {
 		faults = append(faults, "--wait: must not be negative")
 	}
-	return slices.Concat(faults, c.single(), c.settingFlags.check())
+	return slices.Concat(faults, c.single(), c.settingFlags.check(), c.connection.check())
 }
 
 // retryPause is the time between two attempts while a command waits.

@@ -108,9 +108,9 @@ func (*clusterSettingsSetCommand) Help() string {
 
 func (c *clusterSettingsSetCommand) check() []string {
 	if !c.given() {
-		return []string{"name at least one setting to change"}
+		return append([]string{"name at least one setting to change"}, c.connection.check()...)
 	}
-	return c.settingFlags.check()
+	return append(c.settingFlags.check(), c.connection.check()...)
 }
 
 func (c *clusterSettingsSetCommand) run(ctx context.Context, s *session) error {

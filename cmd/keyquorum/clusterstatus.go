@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/keyquorum/keyquorum/client"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
@@ -25,10 +24,10 @@ func shown(asked *v1.StatusResponse) []*v1.Member {
 	return asked.GetMembers()[:min(len(asked.GetMembers()), maxShown)]
 }
 
-// askMembers asks each shown member for its own status, many at once, and all within timeout. A member that does not
+// askMembers asks each shown member for its own status, many at once, and all within the time that there is. A member that does not
 // answer, or turns out to be another node than the one recorded, is nil. The node that was asked already is not asked again.
-func askMembers(ctx context.Context, timeout time.Duration, asked *v1.StatusResponse) []*v1.StatusResponse {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+func askMembers(ctx context.Context, c *connection, asked *v1.StatusResponse) []*v1.StatusResponse {
+	ctx, cancel := context.WithTimeout(ctx, c.wait())
 	defer cancel()
 	members := shown(asked)
 	views := make([]*v1.StatusResponse, len(members))
@@ -42,15 +41,15 @@ func askMembers(ctx context.Context, timeout time.Duration, asked *v1.StatusResp
 		all.Go(func() {
 			turns <- struct{}{}
 			defer func() { <-turns }()
-			views[i] = askMember(ctx, memberTimeout, m)
+			views[i] = askMember(ctx, c, m)
 		})
 	}
 	all.Wait()
 	return views
 }
 
-func askMember(ctx context.Context, timeout time.Duration, m *v1.Member) *v1.StatusResponse {
-	node, err := client.New([]string{m.GetRpcAddress()}, client.InOrder(), client.WithTimeout(timeout))
+func askMember(ctx context.Context, c *connection, m *v1.Member) *v1.StatusResponse {
+	node, err := c.clientOf(m.GetRpcAddress(), memberTimeout)
 	if err != nil {
 		return nil
 	}

@@ -1,17 +1,43 @@
 package main
 
 import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/keyquorum/keyquorum/client"
+	"github.com/keyquorum/keyquorum/internal/certs"
+	"github.com/keyquorum/keyquorum/internal/secret"
 )
 
-const defaultAddress = "http://127.0.0.1:7400"
+const defaultAddress = "127.0.0.1:7400"
+
+// apiTokenEnv is the variable that may hold an API token itself. There is no such flag: all users of a machine can see the
+// arguments of its processes.
+const apiTokenEnv = envPrefix + "API_TOKEN"
 
 // connection is the flags of every command that asks a cluster.
 type connection struct {
 	Addr    addresses `placeholder:"HOST:PORT,..." help:"Nodes to ask, in this order: HOST:PORT or URLs, parted by commas. Default: 127.0.0.1:7400."`
 	Timeout timeout   `placeholder:"10s" help:"How long to wait for an answer, from all nodes together. Default: 10s; 30s for revoke and delete, which wait for nodes that do not answer."`
+
+	TLSCA        string `name:"tls-ca" placeholder:"FILE" help:"Speak TLS to nodes whose certificates these CAs have signed. Default: plain HTTP."`
+	TLSCert      string `name:"tls-cert" placeholder:"FILE" help:"The certificate that says who is calling; with --tls-key."`
+	TLSKey       string `name:"tls-key" placeholder:"FILE" help:"Its private key."`
+	APITokenFile string `name:"api-token-file" placeholder:"FILE" help:"An API token that says who is calling; KEYQUORUM_API_TOKEN holds one itself."`
+
+	// apiToken is from the environment; nil for none.
+	apiToken *secret.Text
+}
+
+// takeEnv takes what has no flag.
+func (c *connection) takeEnv(env lookupEnv) {
+	if token, ok := env(apiTokenEnv); ok && token != "" {
+		hidden := secret.NewText(token)
+		c.apiToken = &hidden
+	}
 }
 
 // wait is how long to wait for answers that are due at once.
@@ -28,11 +54,64 @@ type format struct {
 }
 
 func (c *connection) client() (*client.Client, error) {
-	opts := []client.Option{client.InOrder()}
+	opts := c.credentials()
 	if c.Timeout != 0 {
 		opts = append(opts, client.WithTimeout(time.Duration(c.Timeout)))
 	}
 	return client.New(c.nodes(), opts...)
+}
+
+// clientOf asks one node, as whoever the others are asked as.
+func (c *connection) clientOf(address string, timeout time.Duration) (*client.Client, error) {
+	return client.New([]string{address}, append(c.credentials(), client.WithTimeout(timeout))...)
+}
+
+// credentials are the options of all clients.
+func (c *connection) credentials() []client.Option {
+	opts := []client.Option{client.InOrder()}
+	if c.secure() {
+		opts = append(opts, client.WithTLS(client.TLSFiles{CA: c.TLSCA, Certificate: c.TLSCert, Key: c.TLSKey}))
+	}
+	if c.APITokenFile != "" {
+		opts = append(opts, client.WithAPITokenFile(c.APITokenFile))
+	}
+	if c.apiToken != nil {
+		opts = append(opts, client.WithAPIToken(c.apiToken.Reveal()))
+	}
+	return opts
+}
+
+// secure tells whether the nodes are spoken to by TLS, if their addresses do not say.
+func (c *connection) secure() bool { return c.TLSCA != "" }
+
+// check tells all that is wrong with the flags together, and with the files that they name.
+func (c *connection) check() []string {
+	if faults := c.incomplete(); len(faults) > 0 {
+		return faults
+	}
+	made, err := c.client()
+	if err != nil {
+		return strings.Split(err.Error(), "\n")
+	}
+	made.Close()
+	return nil
+}
+
+// incomplete tells which flags are missing beside others, or too many.
+func (c *connection) incomplete() (faults []string) {
+	if c.TLSCA == "" && (c.TLSCert != "" || c.TLSKey != "") {
+		faults = append(faults, "--tls-ca: name the file with the CAs that sign the nodes' certificates")
+	}
+	if c.TLSCert == "" && c.TLSKey != "" {
+		faults = append(faults, "--tls-cert: is missing beside --tls-key")
+	}
+	if c.TLSKey == "" && c.TLSCert != "" {
+		faults = append(faults, "--tls-key: is missing beside --tls-cert")
+	}
+	if c.apiToken != nil && c.APITokenFile != "" {
+		faults = append(faults, apiTokenEnv+": holds an API token, and so does --api-token-file: give one of the two")
+	}
+	return faults
 }
 
 // single says what is wrong where several nodes are named and the command is about one.
@@ -48,4 +127,44 @@ func (c *connection) nodes() []string {
 		return []string{defaultAddress}
 	}
 	return c.Addr
+}
+
+// url is that of an address which was given, and so is fine.
+func (c *connection) url(address string) string {
+	u, _ := client.ParseAddress(address)
+	if c.secure() && !strings.Contains(address, "://") {
+		return "https" + strings.TrimPrefix(u, "http")
+	}
+	return u
+}
+
+// prober asks for probes, which take no credentials. It goes straight to a node, whatever proxy the environment names.
+// source knows nodes' certificates; it is nil for none.
+func (c *connection) prober() (ask *http.Client, source *certs.Source, err error) {
+	if !c.secure() {
+		return direct, nil, nil
+	}
+	source, err = certs.Open(certs.Files{CA: c.TLSCA, Certificate: c.TLSCert, Key: c.TLSKey}, certs.Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialTLSContext: dialNode(source)}}, source, nil
+}
+
+func dialNode(source *certs.Source) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		secured, err := source.Dial(ctx, conn, host)
+		if err != nil {
+			return nil, err
+		}
+		return secured, nil
+	}
 }

@@ -130,6 +130,8 @@ func advice(e *client.Error) string {
 		return "try again, or give it longer with --timeout"
 	case client.ErrOutcomeUnknown:
 		return "see what became of it with " + lookUp(e.Op) + ", then decide"
+	case client.ErrUnauthenticated:
+		return "say who is calling: by --tls-cert and --tls-key, or --api-token-file"
 	case client.ErrConflict:
 		return "another change came first: see " + lookUp(e.Op)
 	case client.ErrInternal:

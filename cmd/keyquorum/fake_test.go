@@ -48,15 +48,19 @@ type fakeNode struct {
 // serve runs the node on loopback and returns its address.
 func (n *fakeNode) serve(t *testing.T) string {
 	t.Helper()
+	server := httptest.NewServer(n.handler())
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func (n *fakeNode) handler() http.Handler {
 	n.active, n.tokens = map[string]string{}, map[string]*v1.VerifyResponse{}
 	mux := http.NewServeMux()
 	codec := connect.WithCodec(jsoncodec.New("json"))
 	mux.Handle(keyquorumv1connect.NewTokenServiceHandler(n, codec))
 	mux.Handle(keyquorumv1connect.NewKeyServiceHandler(n, codec))
 	mux.Handle(keyquorumv1connect.NewClusterServiceHandler(n, codec))
-	server := httptest.NewServer(mux)
-	t.Cleanup(server.Close)
-	return server.URL
+	return mux
 }
 
 func reply[T any](n *fakeNode, do func() *T) (*connect.Response[T], error) {

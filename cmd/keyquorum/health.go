@@ -18,10 +18,19 @@ type healthCommand struct {
 }
 
 func (*healthCommand) Help() string {
-	return "--addr names the node, or its --probe-listen. Exit 0: it is ready, or live. Exit 1: it is not, and says why. Exit 3: nothing answers."
+	return "--addr names the node, or its --probe-listen, which speaks plain HTTP: write http:// before it where TLS is set. Exit 0: it is ready, or live. Exit 1: it is not, and says why. Exit 3: nothing answers."
 }
 
-func (c *healthCommand) check() []string { return c.single() }
+func (c *healthCommand) check() []string {
+	faults := append(c.single(), c.incomplete()...)
+	if len(faults) > 0 {
+		return faults
+	}
+	if _, _, err := c.prober(); err != nil {
+		return strings.Split("TLS: "+err.Error(), "\n")
+	}
+	return nil
+}
 
 func (c *healthCommand) run(ctx context.Context, s *session) error {
 	path := "/readyz"
@@ -30,12 +39,22 @@ func (c *healthCommand) run(ctx context.Context, s *session) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.wait())
 	defer cancel()
-	status, line, err := probe(ctx, c.nodes()[0]+path)
+	ask, source, err := c.prober()
+	if err != nil {
+		return err
+	}
+	node := c.url(c.nodes()[0])
+	status, line, err := probe(ctx, ask, node+path)
+	if err != nil && source != nil {
+		err = source.Explain(err)
+	}
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", client.ErrUnavailable, err)
+	case status == http.StatusBadRequest && strings.HasPrefix(line, speaksTLS):
+		return fmt.Errorf("%w: %s speaks TLS: name the CA that signs the nodes' certificates, by --tls-ca", client.ErrUnavailable, node)
 	case status != http.StatusOK && status != http.StatusServiceUnavailable:
-		return fmt.Errorf("%w: %s answers %d: is there a Keyquorum node, and are its probes there?", errNonsense, c.nodes()[0], status)
+		return fmt.Errorf("%w: %s answers %d: is there a Keyquorum node, and are its probes there?", errNonsense, node, status)
 	}
 	s.out.printf("%s\n", clean(line))
 	if status != http.StatusOK {
@@ -47,13 +66,16 @@ func (c *healthCommand) run(ctx context.Context, s *session) error {
 // direct goes straight to a node, whatever proxy the environment names.
 var direct = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
+// speaksTLS is what Go's server answers to plain HTTP where it speaks TLS.
+const speaksTLS = "Client sent an HTTP request to an HTTPS server"
+
 // probe gives the status and the one line that a probe answers with.
-func probe(ctx context.Context, url string) (status int, line string, err error) {
+func probe(ctx context.Context, ask *http.Client, url string) (status int, line string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return 0, "", err
 	}
-	res, err := direct.Do(req)
+	res, err := ask.Do(req)
 	if err != nil {
 		return 0, "", err
 	}

@@ -12,7 +12,7 @@ func awaitReady(ctx context.Context, address string) error {
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		if status, _, err := probe(ctx, "http://"+address+"/readyz"); err == nil && status == http.StatusOK {
+		if status, _, err := probe(ctx, direct, "http://"+address+"/readyz"); err == nil && status == http.StatusOK {
 			return nil
 		}
 		select {

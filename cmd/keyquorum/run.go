@@ -24,6 +24,11 @@ type runner interface {
 	run(ctx context.Context, s *session) error
 }
 
+// environed is a command that takes from the environment what has no flag.
+type environed interface {
+	takeEnv(env lookupEnv)
+}
+
 // checker is a command whose flags can be wrong in ways that each alone does not show. What check tells is told
 // beside all else that is wrong with the command line.
 type checker interface {

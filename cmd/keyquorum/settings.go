@@ -58,6 +58,9 @@ func (s *settings) apply(kctx *kong.Context, model *kong.Application) error {
 		s.faults = append(s.faults, err.Error())
 	}
 	if node := kctx.Selected(); node != nil && kctx.Error == nil {
+		if c, ok := reflect.TypeAssert[environed](node.Target.Addr()); ok {
+			c.takeEnv(s.env)
+		}
 		if c, ok := reflect.TypeAssert[checker](node.Target.Addr()); ok {
 			s.faults = append(s.faults, c.check()...)
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/keyquorum/keyquorum/client"
 )
 
-// addresses are nodes' URLs: flags repeat, or hold several parted by commas.
+// addresses are nodes' addresses or URLs: flags repeat, or hold several parted by commas.
 type addresses []string
 
 // texts is a list of strings taken as they are: a flag that repeats, a list in the file, or one in the environment.
@@ -108,11 +108,11 @@ func parseTimeout(_ timeout, given texts) (timeout, error) {
 func parseAddresses(before addresses, given texts) (addresses, error) {
 	for _, list := range given {
 		for address := range strings.SplitSeq(list, ",") {
-			u, err := client.ParseAddress(strings.TrimSpace(address))
-			if err != nil {
+			address = strings.TrimSpace(address)
+			if _, err := client.ParseAddress(address); err != nil {
 				return nil, err
 			}
-			before = append(before, u)
+			before = append(before, address) // other flags say what it means without a scheme
 		}
 	}
 	return before, nil
