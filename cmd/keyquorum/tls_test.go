@@ -209,6 +209,9 @@ func TestHealthOfANodeThatSpeaksTLS(t *testing.T) {
 	wants(t, health(3, strings.TrimPrefix(plain.URL, "http://"), ca...).errors, "the node speaks plain HTTP")
 	wants(t, health(3, secured).errors, "speaks TLS: name the CA")
 	wants(t, health(3, secured, "--tls-ca", newOffice(t).path("ca.crt")).errors, "no CA in ")
+	other := newOffice(t)
+	wants(t, health(3, secured, "--tls-ca", o.path("ca.crt"), "--tls-cert", other.path("ops.crt"), "--tls-key", other.path("ops.key")).errors,
+		"the node does not accept this side's certificate")
 	mu.Lock()
 	defer mu.Unlock()
 	if carried != "" {
