@@ -72,6 +72,8 @@ func TestAnAPITokenGoesWithEachRequest(t *testing.T) {
 				must(t, call(t.Context(), c, ""))
 			}
 			rest(10 * time.Second) // members are asked for as well
+			door.mu.Lock()
+			defer door.mu.Unlock()
 			for _, header := range door.heard {
 				if header != "Bearer "+tokenOne {
 					t.Errorf("a request had %q", header)

@@ -139,16 +139,15 @@ func (c *connection) url(address string) string {
 }
 
 // prober asks for probes, which take no credentials. It goes straight to a node, whatever proxy the environment names.
-// source knows nodes' certificates; it is nil for none.
-func (c *connection) prober() (ask *http.Client, source *certs.Source, err error) {
+func (c *connection) prober() (*http.Client, error) {
 	if !c.secure() {
-		return direct, nil, nil
+		return direct, nil
 	}
-	source, err = certs.Open(certs.Files{CA: c.TLSCA, Certificate: c.TLSCert, Key: c.TLSKey}, certs.Options{})
+	source, err := certs.Open(certs.Files{CA: c.TLSCA, Certificate: c.TLSCert, Key: c.TLSKey}, certs.Options{})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialTLSContext: dialNode(source)}}, source, nil
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, ForceAttemptHTTP2: true, DialTLSContext: dialNode(source)}}, nil
 }
 
 func dialNode(source *certs.Source) func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -161,7 +160,7 @@ func dialNode(source *certs.Source) func(ctx context.Context, network, address s
 		if err != nil {
 			return nil, err
 		}
-		secured, err := source.Dial(ctx, conn, host)
+		secured, err := source.Dial(ctx, conn, host, "h2", "http/1.1")
 		if err != nil {
 			return nil, err
 		}

@@ -26,7 +26,7 @@ func (c *healthCommand) check() []string {
 	if len(faults) > 0 {
 		return faults
 	}
-	if _, _, err := c.prober(); err != nil {
+	if _, err := c.prober(); err != nil {
 		return strings.Split("TLS: "+err.Error(), "\n")
 	}
 	return nil
@@ -39,15 +39,12 @@ func (c *healthCommand) run(ctx context.Context, s *session) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.wait())
 	defer cancel()
-	ask, source, err := c.prober()
+	ask, err := c.prober()
 	if err != nil {
 		return err
 	}
 	node := c.url(c.nodes()[0])
 	status, line, err := probe(ctx, ask, node+path)
-	if err != nil && source != nil {
-		err = source.Explain(err)
-	}
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", client.ErrUnavailable, err)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -14,19 +16,69 @@ import (
 )
 
 // Dial shakes hands over conn with the node at host, as Client says, with what the files hold now; they are looked at
-// where that is due. It speaks the first of the protocols (ALPN, RFC 7301) that the node knows. Where it fails it has
-// closed conn, and its error says what is wrong and holds the one underneath; see also Explain.
+// where that is due. It speaks the first of the protocols (ALPN, RFC 7301) that the node knows; with HTTP/2 it waits for the
+// node's greeting, or for its refusal of this side's certificate. Where it fails it has closed conn, and its error says what
+// is wrong and holds the one underneath; see also Explain.
 func (s *Source) Dial(ctx context.Context, conn net.Conn, host string, protos ...string) (*tls.Conn, error) {
 	_ = s.ReloadIfDue(ctx) // what is wrong with them counts where the handshake fails
 	config := s.Client(host)
 	config.NextProtos = protos
-	secured := tls.Client(conn, config)
+	heard := &hearing{Conn: conn}
+	secured := tls.Client(heard, config)
 	err := secured.HandshakeContext(ctx)
-	if err == nil {
-		return secured, nil
+	if err == nil && secured.ConnectionState().NegotiatedProtocol == "h2" {
+		err = heard.greeting(secured)
 	}
-	_ = conn.Close()
-	return nil, s.Explain(err)
+	if err != nil {
+		_ = conn.Close()
+		return nil, s.Explain(err)
+	}
+	return secured, nil
+}
+
+const (
+	// greetingLimit is how long the greeting is waited for; a node that sends none is taken as it is.
+	greetingLimit = time.Second
+	// recordHeader is the length of the header before what TLS sends, alertRecord that of an alert behind it: two bytes, one
+	// for the type, and 16 for authentication (RFC 8446, 5.2). A frame of HTTP/2 has 9 bytes at least.
+	recordHeader, alertRecord = 5, 19
+)
+
+// hearing is the connection below TLS, with what was read of it already.
+type hearing struct {
+	net.Conn
+	first []byte
+}
+
+// Read gives that first.
+func (h *hearing) Read(b []byte) (int, error) {
+	if len(h.first) == 0 {
+		return h.Conn.Read(b)
+	}
+	n := copy(b, h.first)
+	h.first = h.first[n:]
+	return n, nil
+}
+
+// greeting waits for the first that the node says once the handshake is done on this side, and gives the error if that is a
+// refusal. Were a request sent meanwhile, it would meet a closed connection, whose reset can overtake the node's words, and
+// nobody could tell whether the request was taken.
+func (h *hearing) greeting(secured *tls.Conn) error {
+	if err := h.SetReadDeadline(time.Now().Add(greetingLimit)); err != nil {
+		return err
+	}
+	header := make([]byte, recordHeader)
+	n, err := io.ReadFull(h.Conn, header)
+	h.first = header[:n]
+	switch late, ok := errors.AsType[net.Error](err); {
+	case ok && late.Timeout():
+	case err != nil:
+		return fmt.Errorf("the node closed the connection after the handshake: %w", err)
+	case binary.BigEndian.Uint16(header[recordHeader-2:]) == alertRecord:
+		_, err := secured.Read(make([]byte, 1))
+		return err
+	}
+	return h.SetReadDeadline(time.Time{})
 }
 
 // HandshakeError is a connection that could not be secured. No request was sent over it that anybody took.

@@ -9,7 +9,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -217,6 +219,35 @@ func TestAFailedHandshakeSaysWhatIsWrong(t *testing.T) {
 	}
 	if err := app.Explain(io.EOF); !errors.Is(err, io.EOF) || err.Error() != "EOF" {
 		t.Error(err)
+	}
+}
+
+// With HTTP/2 a refusal is known before a request is sent, over sockets too, where a reset overtakes what was said.
+func TestARefusalIsHeardBeforeARequestIsSent(t *testing.T) {
+	r := newRig(t)
+	ca := r.ca()
+	config := r.source(r.node(ca, "n1"), ca).Server(certs.Identified)
+	config.NextProtos = []string{"h2"}
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", config)
+	must(t, err)
+	server := &http.Server{ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	go server.Serve(listener)
+	t.Cleanup(func() { server.Close() })
+	try := func(s *certs.Source) error {
+		conn, err := net.Dial("tcp", listener.Addr().String())
+		must(t, err)
+		secured, err := s.Dial(t.Context(), conn, "127.0.0.1", "h2")
+		if err == nil {
+			_ = secured.Close()
+		}
+		return err
+	}
+	nobody, app := r.open(r.trusting(ca)), r.source(r.client(ca, "app", pki.Verifier), ca)
+	for range 50 {
+		if _, ok := errors.AsType[*certs.HandshakeError](try(nobody)); !ok {
+			t.Fatal("the refusal was not heard")
+		}
+		must(t, try(app))
 	}
 }
 
