@@ -52,10 +52,10 @@ func TestAStreamInEachProtocol(t *testing.T) {
 // TestAStreamIsNoPlainRequest, and a plain request is no stream.
 func TestAStreamIsNoPlainRequest(t *testing.T) {
 	s := serve(t, nil)
-	if got := s.post(t, watch, `{}`); got.status != http.StatusBadRequest || !strings.Contains(string(got.body), "application/connect+json") {
+	if got := s.post(t, watch, `{}`); got.status != http.StatusBadRequest || !strings.Contains(got.body, "application/connect+json") {
 		t.Errorf("got %d %s", got.status, got.body)
 	}
-	if got := s.post(t, verify, `{"token":"x"}`, "Content-Type: application/connect+json"); !strings.Contains(string(got.body), "invalid_argument") {
+	if got := s.post(t, verify, `{"token":"x"}`, "Content-Type: application/connect+json"); !strings.Contains(got.body, "invalid_argument") {
 		t.Errorf("got %d %s", got.status, got.body)
 	}
 	if n := len(s.node.requests()); n != 0 {
@@ -80,7 +80,8 @@ func TestStreamsAreBounded(t *testing.T) {
 	go func() {
 		stream, err := c.Watch(context.Background(), connect.NewRequest(&v1.AuditServiceWatchRequest{}))
 		if err == nil {
-			for stream.Receive() { //nolint:revive // to its end
+			for stream.Receive() {
+				continue // to its end
 			}
 			err = stream.Err()
 		}

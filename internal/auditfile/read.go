@@ -31,7 +31,7 @@ func inspect(path string, wholly bool, log *slog.Logger) (segment, error) {
 	if err != nil {
 		return segment{}, err
 	}
-	if err := plainfile.Private(path, info); err != nil {
+	if info, err = closed(f, info, log); err != nil {
 		return segment{}, err
 	}
 	g := segment{path: path, size: info.Size()}
@@ -44,6 +44,21 @@ func inspect(path string, wholly bool, log *slog.Logger) (segment, error) {
 		err = g.ends(f)
 	}
 	return g, err
+}
+
+// closed takes from others what they may do with a file that was copied, say, without its mode.
+func closed(f *os.File, info fs.FileInfo, log *slog.Logger) (fs.FileInfo, error) {
+	if info.Mode().Perm()&0o077 != 0 {
+		log.Warn("others than its owner could read an audit file: they cannot any more", "file", f.Name(), "mode", info.Mode())
+		if err := f.Chmod(0o600); err != nil {
+			return nil, err
+		}
+		var err error
+		if info, err = f.Stat(); err != nil {
+			return nil, err
+		}
+	}
+	return info, plainfile.Private(f.Name(), info)
 }
 
 // mend cuts off a last line without its line feed.

@@ -50,6 +50,8 @@ type Config struct {
 	Ask   Ask
 	// Most bounds the entries that wait to be written; 65536 if zero.
 	Most int
+	// Gather is how long entries wait for more, to be written at once; 100 ms if zero.
+	Gather time.Duration
 	// Retry is the pause after a failure of the store, and the shortest one between attempts to fill gaps; 1 s if zero.
 	Retry time.Duration
 	// Patience is how long Append waits for room, and Flush for the store; 100 ms and 30 s if zero.
@@ -60,6 +62,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.Most == 0 {
 		c.Most = 65536
+	}
+	if c.Gather == 0 {
+		c.Gather = 100 * time.Millisecond
 	}
 	if c.Retry == 0 {
 		c.Retry = time.Second

@@ -18,6 +18,24 @@ func (t *Trail) write(ctx context.Context) {
 			return
 		}
 		t.done(c, taken)
+		t.gather(ctx)
+	}
+}
+
+// gather waits for more, so that what comes in a while is synced at once: the log's own syncs share the disk, and nobody
+// waits for the records, which the log would bring again.
+func (t *Trail) gather(ctx context.Context) {
+	t.mu.Lock()
+	many := t.waiting >= maxGroup
+	t.mu.Unlock()
+	if many {
+		return
+	}
+	timer := time.NewTimer(t.cfg.Gather)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 
