@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -83,6 +84,32 @@ func reason(err error) v1.VerifyResponse_Reason {
 		return v1.VerifyResponse_NONE
 	}
 	return invalid.Reason
+}
+
+func TestEveryReasonHasItsError(t *testing.T) {
+	sentinels := map[v1.VerifyResponse_Reason]error{
+		v1.VerifyResponse_MALFORMED:         client.ErrTokenMalformed,
+		v1.VerifyResponse_EXPIRED:           client.ErrTokenExpired,
+		v1.VerifyResponse_KEY_NOT_FOUND:     client.ErrTokenKeyNotFound,
+		v1.VerifyResponse_SIGNATURE_INVALID: client.ErrTokenSignatureInvalid,
+		v1.VerifyResponse_NOT_YET_VALID:     client.ErrTokenNotYetValid,
+		v1.VerifyResponse_ISSUER_MISMATCH:   client.ErrTokenIssuerMismatch,
+		v1.VerifyResponse_AUDIENCE_MISMATCH: client.ErrTokenAudienceMismatch,
+	}
+	if want := len(v1.VerifyResponse_Reason_name) - 1; len(sentinels) != want {
+		t.Errorf("%d reasons are told apart, and there are %d", len(sentinels), want)
+	}
+	for is := range v1.VerifyResponse_Reason_name {
+		err := fmt.Errorf("the cart: %w", &client.InvalidTokenError{Reason: v1.VerifyResponse_Reason(is)})
+		if !errors.Is(err, client.ErrInvalidToken) {
+			t.Errorf("%v is not ErrInvalidToken", err)
+		}
+		for reason, sentinel := range sentinels {
+			if got, want := errors.Is(err, sentinel), v1.VerifyResponse_Reason(is) == reason; got != want {
+				t.Errorf("%v is %v: %t", err, sentinel, got)
+			}
+		}
+	}
 }
 
 func TestWhatCannotBeATokenIsNotSent(t *testing.T) {

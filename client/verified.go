@@ -20,6 +20,35 @@ const MaxTokenBytes = 8 << 10
 // ErrInvalidToken says that a token was judged, and is not valid. Whoever sent it has to get a new one.
 var ErrInvalidToken = errors.New("the token is not valid")
 
+// Why a token is not valid; errors.Is finds exactly one of them in an *InvalidTokenError, beside ErrInvalidToken.
+var (
+	// ErrTokenMalformed says that it is no token of Keyquorum's form, or too long.
+	ErrTokenMalformed = errors.New("the token is malformed")
+	// ErrTokenExpired says that its time is over.
+	ErrTokenExpired = errors.New("the token has expired")
+	// ErrTokenKeyNotFound says that its key was rotated away, revoked, or never there.
+	ErrTokenKeyNotFound = errors.New("the token's key is not there")
+	// ErrTokenSignatureInvalid says that it was forged, or damaged.
+	ErrTokenSignatureInvalid = errors.New("the token's signature is not valid")
+	// ErrTokenNotYetValid says that its time has not come.
+	ErrTokenNotYetValid = errors.New("the token is not valid yet")
+	// ErrTokenIssuerMismatch says that it is another cluster's.
+	ErrTokenIssuerMismatch = errors.New("the token is another issuer's")
+	// ErrTokenAudienceMismatch says that it is for somebody else than was asked for.
+	ErrTokenAudienceMismatch = errors.New("the token is for somebody else")
+)
+
+// reasons is the one mapping back from the reasons on the wire.
+var reasons = map[v1.VerifyResponse_Reason]error{
+	v1.VerifyResponse_MALFORMED:         ErrTokenMalformed,
+	v1.VerifyResponse_EXPIRED:           ErrTokenExpired,
+	v1.VerifyResponse_KEY_NOT_FOUND:     ErrTokenKeyNotFound,
+	v1.VerifyResponse_SIGNATURE_INVALID: ErrTokenSignatureInvalid,
+	v1.VerifyResponse_NOT_YET_VALID:     ErrTokenNotYetValid,
+	v1.VerifyResponse_ISSUER_MISMATCH:   ErrTokenIssuerMismatch,
+	v1.VerifyResponse_AUDIENCE_MISMATCH: ErrTokenAudienceMismatch,
+}
+
 // InvalidTokenError is ErrInvalidToken with the reason.
 type InvalidTokenError struct {
 	// Reason is the first that applies.
@@ -28,6 +57,12 @@ type InvalidTokenError struct {
 
 // Error says that the token is not valid, and why.
 func (e *InvalidTokenError) Error() string { return ErrInvalidToken.Error() + ": " + e.Reason.String() }
+
+// Is tells whether target is the sentinel of the reason.
+func (e *InvalidTokenError) Is(target error) bool {
+	why, known := reasons[e.Reason]
+	return known && why == target
+}
 
 // Unwrap returns ErrInvalidToken.
 func (e *InvalidTokenError) Unwrap() error { return ErrInvalidToken }
