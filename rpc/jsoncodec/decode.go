@@ -215,21 +215,43 @@ func (d *decoder) wellKnown(m protoreflect.Message) *Error {
 	case "Timestamp":
 		return d.delegate(m, `a time such as "2030-01-02T15:04:05Z"`)
 	case "Struct":
-		return d.delegate(m, "an object that protobuf can hold")
+		return d.structure(m)
 	}
 	return d.delegate(m, "a "+string(m.Descriptor().Name()))
 }
 
+// structure reads a free-form object. Where protojson does not take it, it is read again to find which value is at fault.
+func (d *decoder) structure(m protoreflect.Message) *Error {
+	if d.next() != '{' {
+		return d.want("an object")
+	}
+	start, err := d.span()
+	if err != nil || protojson.Unmarshal(d.in[start:d.pos], m.Interface()) == nil {
+		return err
+	}
+	d.pos, d.free, d.picky = start, 0, true
+	if err := d.anything(); err != nil {
+		return err
+	}
+	return d.fail(start, "must be an object that protobuf can hold")
+}
+
 // delegate has protojson read the next value, whose bounds have been checked.
 func (d *decoder) delegate(m protoreflect.Message, what string) *Error {
-	d.next()
-	start := d.pos
-	d.free = 0
-	if err := d.anything(); err != nil {
+	start, err := d.span()
+	if err != nil {
 		return err
 	}
 	if protojson.Unmarshal(d.in[start:d.pos], m.Interface()) != nil {
 		return d.fail(start, "must be "+what)
 	}
 	return nil
+}
+
+// span passes over the next value, and gives where it begins.
+func (d *decoder) span() (int, *Error) {
+	d.next()
+	start := d.pos
+	d.free = 0
+	return start, d.anything()
 }

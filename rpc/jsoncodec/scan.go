@@ -2,6 +2,7 @@ package jsoncodec
 
 import (
 	"bytes"
+	"errors"
 	"strconv"
 	"unicode/utf8"
 
@@ -16,6 +17,8 @@ type scanner struct {
 	depth int
 	// free counts the values of the free-form object that is being read.
 	free int
+	// picky has it refuse, in a free-form object, what no double and no text can hold.
+	picky bool
 }
 
 func (s *scanner) fail(at int, reason string) *Error {
@@ -252,10 +255,26 @@ func (s *scanner) anything() *Error {
 	case '[':
 		return s.list(func(i int) *Error { return under(index(i), s.anything()) })
 	case '"':
+		if s.picky {
+			_, err := s.text()
+			return err
+		}
 		_, _, err := s.rawText()
 		return err
 	}
-	return s.word()
+	return s.scalar()
+}
+
+// scalar passes over a number, true, false or null of a free-form object.
+func (s *scanner) scalar() *Error {
+	start := s.pos
+	if err := s.word(); err != nil || !s.picky {
+		return err
+	}
+	if _, err := strconv.ParseFloat(string(s.in[start:s.pos]), 64); errors.Is(err, strconv.ErrRange) {
+		return s.fail(start, "is a number out of range: send it as a string")
+	}
+	return nil
 }
 
 // under puts a name or an index before the path of err.
