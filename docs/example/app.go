@@ -108,7 +108,8 @@ func (a *app) logOut(w http.ResponseWriter, r *http.Request) {
 		subjects = append(others, subjects...)
 	}
 	for _, subject := range subjects {
-		if _, err := a.cluster.Revoke(r.Context(), &v1.RevokeRequest{Subject: subject}); err != nil {
+		_, err := a.cluster.Revoke(r.Context(), &v1.RevokeRequest{Subject: subject})
+		if err != nil && !errors.Is(err, client.ErrNotFound) { // who is not there any more is logged out
 			a.fail(w, r, "log out", err)
 			return
 		}

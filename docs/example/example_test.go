@@ -21,8 +21,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"github.com/keyquorum/keyquorum/client"
 	"github.com/keyquorum/keyquorum/client/clienttest"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 	"github.com/keyquorum/keyquorum/test/memnet"
 )
 
@@ -232,6 +235,29 @@ func TestLoggingOutEverywhereEndsTheUsersSessionsAndNoOthers(t *testing.T) {
 		laptop.mustSee(app, "")
 		bobs.mustSee(app, "bob")
 	}
+}
+
+// Whom somebody deletes meanwhile, as an operator may, is as good as logged out.
+func TestLoggingOutWhoIsNotThereAnyMoreSucceeds(t *testing.T) {
+	cluster := clienttest.New(t)
+	operator := cluster.NewClient()
+	meanwhile := func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			if revoke, ok := req.Any().(*v1.RevokeRequest); ok {
+				if _, err := operator.Delete(ctx, &v1.DeleteRequest{Subject: revoke.GetSubject()}); err != nil {
+					t.Error(err)
+				}
+			}
+			return next(ctx, req)
+		}
+	}
+	app := start(t, cluster.NewClient(client.WithInterceptors(connect.UnaryInterceptorFunc(meanwhile))), io.Discard)
+	b := newBrowser(t)
+	b.mustLogIn(app, "ada", adasPassword)
+	if got := b.logOut(app, nil); got.to != "/login" {
+		t.Errorf("log out: %d to %q\n%s", got.status, got.to, got.body)
+	}
+	b.mustSee(app, "")
 }
 
 // The device's cookie is the browser's word, so it names a device of whoever logs in, and nothing else.
