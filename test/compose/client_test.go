@@ -35,23 +35,26 @@ func (d *deployment) issue(node, subject string) string {
 // valid waits until each node has called a token valid. It may fail to answer first, and must not say anything else.
 func (d *deployment) valid(token string, at ...string) {
 	d.Helper()
+	d.judged("valid", token, at...)
+}
+
+// revoked waits until each node has refused a token whose key was revoked. It may fail to answer first, and must not accept
+// the token once.
+func (d *deployment) revoked(token string, at ...string) {
+	d.Helper()
+	d.judged("KEY_NOT_FOUND", token, at...)
+}
+
+func (d *deployment) judged(want, token string, at ...string) {
+	d.Helper()
 	for _, node := range at {
-		d.await(node+" verifies a token", func() bool {
+		d.await(node+" judges a token", func() bool {
 			verdict := d.verdict(node, token)
-			if verdict != "" && verdict != "valid" {
-				d.Fatalf("%s calls a token %s", node, verdict)
+			if verdict != "" && verdict != want {
+				d.Fatalf("%s calls a token %s, want %s", node, verdict, want)
 			}
 			return verdict != ""
 		})
-	}
-}
-
-// revoked waits until each node refuses a token whose key was revoked: until nodes bound how old their state can be, one
-// may accept it a moment longer.
-func (d *deployment) revoked(token string, at ...string) {
-	d.Helper()
-	for _, node := range at {
-		d.await(node+" refuses a revoked token", func() bool { return d.verdict(node, token) == "KEY_NOT_FOUND" })
 	}
 }
 
