@@ -99,7 +99,8 @@ func (m *Manager) give() { m.turn.Release(1) }
 // Admit takes a node in as a non-voter, or brings the record and address of a member up to date. Who was removed is
 // not taken in again: fault.ErrRemoved. A member whose record names another address than the one at which it asks, and
 // where a process other than the asking one answers in its name, is not moved: fault.ErrTwin. Its data directory was
-// copied, and two that share one voice could vote twice.
+// copied, and two that share one voice could vote twice. One that could not read what the log may hold by now is not taken
+// in, nor recorded as such: fault.InvalidError.
 //
 // The record comes first: the state has the last word on who was removed, and what was cut short between record and
 // configuration is finished by the next leader.
@@ -115,6 +116,10 @@ func (m *Manager) Admit(ctx context.Context, member fsm.Member, process []byte) 
 		return fault.ErrRemoved
 	case known && current.RPCAddress != member.RPCAddress && m.twin(ctx, current, process):
 		return fault.ErrTwin
+	case member.Format < written(view):
+		return fault.Invalid("member.format", fmt.Sprintf(
+			"this node reads log entries up to format %d, and the cluster may have written some of format %d: run a newer version on it",
+			member.Format, written(view)))
 	case !known:
 		if err := m.takeOver(ctx, view, member); err != nil {
 			return err
@@ -124,6 +129,18 @@ func (m *Manager) Admit(ctx context.Context, member fsm.Member, process []byte) 
 		return err
 	}
 	return m.place(ctx, member)
+}
+
+// written is the highest format that an entry in the log can have: entries are proposed only in what all members read, and
+// as nobody comes in below that, it never falls.
+func written(view *fsm.View) int {
+	lowest := 0
+	for i, m := range view.Members() {
+		if i == 0 || m.Format < lowest {
+			lowest = m.Format
+		}
+	}
+	return lowest
 }
 
 // twin tells whether a process other than the given one answers as the member, where its record says that it is.

@@ -342,6 +342,35 @@ func TestNobodyIsTalkedOutOfItsCluster(t *testing.T) {
 	}
 }
 
+// The log can hold what all members of a version to come read, and a newcomer of this one does not. Nobody is taken in, or
+// recorded, below that.
+func TestWhoCannotReadTheLogIsNotTakenIn(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c := cluster.New(t, 1, cluster.Options{})
+		newer, _ := c.Leader().View().Member(c.Leader().UUID)
+		newer.Format = fsm.Format + 1
+		if _, err := c.Leader().Node().Join(t.Context(), joinRequest(t, c, newer)); err != nil {
+			t.Fatal(err)
+		}
+		older := fsm.Member{ID: "older", Name: "older", RPCAddress: "n2:7400", RaftAddress: "n2:7401", Format: fsm.Format}
+		if _, err := c.Leader().Node().Join(t.Context(), joinRequest(t, c, older)); !isInvalid(err, "member.format") {
+			t.Errorf("a member that reads up to format %d: %v", older.Format, err)
+		}
+		newcomer := c.Add()
+		time.Sleep(time.Minute)
+		if newcomer.View().Founded() || role(t, c, newcomer.UUID) != v1.Member_ABSENT {
+			t.Error("the newcomer was taken in")
+		}
+		if now, _ := c.Leader().View().Member(newer.ID); now != newer {
+			t.Errorf("the member's record has become %+v", now)
+		}
+		older.Format = newer.Format
+		if _, err := c.Leader().Node().Join(t.Context(), joinRequest(t, c, older)); err != nil {
+			t.Errorf("one that reads the log: %v", err)
+		}
+	})
+}
+
 // A record that the state refuses leaves nothing behind that would block the address.
 func TestARefusedNewcomerLeavesItsAddressFree(t *testing.T) {
 	in(t, func(t *testing.T) {
