@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keyquorum/keyquorum/client"
+	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 	"github.com/keyquorum/keyquorum/test/e2e"
 )
 
@@ -108,6 +109,87 @@ func TestAnEmptiedNodeIsANewMember(t *testing.T) {
 	acknowledged.Check(t, c.Nodes...)
 	write(t, acknowledged, api, "later", 10)
 	acknowledged.Check(t, c.Nodes...)
+}
+
+// A member that has lost its log, and might vote as if it had never voted, does not come back as who it was: not with its
+// identity alone, nor with its old directory once it has joined anew.
+func TestAnEmptiedNodeIsRefusedUnderItsOldIdentity(t *testing.T) {
+	t.Parallel()
+	c := e2e.Start(t, 3)
+	api, acknowledged := c.Client(), e2e.NewLedger()
+	write(t, acknowledged, api, "user", 10)
+	n := c.Followers()[0]
+	n.Kill()
+	old := n.Dir + "-old"
+	if err := os.CopyFS(old, os.DirFS(n.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	identity, err := os.ReadFile(filepath.Join(n.Dir, "node.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Empty()
+	if err := os.WriteFile(filepath.Join(n.Dir, "node.json"), identity, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if said := n.Refuses(); !strings.Contains(said, "empty the directory and let it join anew") {
+		t.Errorf("with its identity alone, it says\n%s", said)
+	}
+	n.Empty()
+	n.Start()
+	n.AwaitReady()
+	c.AwaitVoters(3)
+	n.Kill()
+	anew := n.Dir
+	n.Dir = old
+	n.Start()
+	awaitRemoved(t, n)
+	n.Kill()
+	n.Dir = anew
+	n.Start()
+	n.AwaitReady()
+	c.AwaitVoters(3)
+	acknowledged.Check(t, c.Nodes...)
+}
+
+func TestARemovedNodeIsRefused(t *testing.T) {
+	t.Parallel()
+	c := e2e.Start(t, 3)
+	api, acknowledged := c.Client(), e2e.NewLedger()
+	write(t, acknowledged, api, "user", 10)
+	n := c.Followers()[0]
+	n.Kill()
+	if _, err := c.Leader().API().Remove(t.Context(), &v1.RemoveRequest{Node: n.Name}); err != nil {
+		t.Fatal(err)
+	}
+	n.Start()
+	awaitRemoved(t, n)
+	for _, m := range c.Members() {
+		if m.GetName() == n.Name {
+			t.Errorf("it is a member again: %v", m)
+		}
+	}
+	n.Kill()
+	acknowledged.Check(t, c.Running()...)
+}
+
+// awaitRemoved waits until a node says, in its status and in its log, that it was removed, and sees that it serves nothing.
+func awaitRemoved(t *testing.T, n *e2e.Node) {
+	t.Helper()
+	const why = "this node was removed from its cluster: stop it, empty its data directory, and let it join as a new member"
+	e2e.Await(t, n.Name+" to say that it was removed", func() bool {
+		status, err := n.Status()
+		return err == nil && !status.GetReady() && status.GetNotReadyBecause() == why
+	})
+	if !strings.Contains(n.Log(), "this node no longer serves") || !strings.Contains(n.Log(), why) {
+		t.Errorf("the log of %s does not say that it was removed", n.Name)
+	}
+	if _, err := n.API().Issue(t.Context(), &v1.IssueRequest{Subject: "mallory"}); !errors.Is(err, client.ErrUnavailable) {
+		t.Errorf("it issues: %v", err)
+	}
+	if _, err := n.API().VerifyToken(t.Context(), "e30.e30.c2ln", ""); !errors.Is(err, client.ErrUnavailable) {
+		t.Errorf("it verifies: %v", err)
+	}
 }
 
 func TestADirectoryInUseIsRefused(t *testing.T) {
