@@ -3,6 +3,8 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -85,5 +87,72 @@ func TestALeaderWhoseDiskHangsMakesRoomForAnother(t *testing.T) {
 		if got := next.MustVerify(t, token); got != valid {
 			t.Errorf("a token from before: %v", got)
 		}
+	})
+}
+
+// shelf is a snapshot store that takes nothing of a snapshot, once it has begun, until it is released.
+type shelf struct {
+	raft.SnapshotStore
+	begun, ended *atomic.Int64
+	release      chan struct{}
+}
+
+func (s *shelf) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration,
+	configurationIndex uint64, trans raft.Transport,
+) (raft.SnapshotSink, error) {
+	sink, err := s.SnapshotStore.Create(version, index, term, configuration, configurationIndex, trans)
+	s.begun.Add(1)
+	return &held{sink, s}, err
+}
+
+// held is a snapshot on its way to the shelf.
+type held struct {
+	raft.SnapshotSink
+	shelf *shelf
+}
+
+func (h *held) Write(p []byte) (int, error) {
+	<-h.shelf.release
+	return h.SnapshotSink.Write(p)
+}
+
+func (h *held) Close() error {
+	h.shelf.ended.Add(1)
+	return h.SnapshotSink.Close()
+}
+
+// All nodes are in the middle of a snapshot for as long as the test wants. What is asked meanwhile is answered.
+func TestNoWriteWaitsForASnapshot(t *testing.T) {
+	in(t, func(t *testing.T) {
+		var begun, ended atomic.Int64
+		release := make(chan struct{})
+		letGo := sync.OnceFunc(func() { close(release) })
+		defer letGo()
+		c := cluster.New(t, 3, cluster.Options{Config: func(cfg *node.Config) {
+			cfg.SnapshotThreshold, cfg.SnapshotInterval = 20, time.Second
+			cfg.Snapshots = &shelf{cfg.Snapshots, &begun, &ended, release}
+		}})
+		leader := c.Leader()
+		for i := range 40 {
+			leader.MustIssue(t, fmt.Sprintf("before-%d", i), time.Hour)
+		}
+		c.Await("all nodes to be in the middle of a snapshot", func() bool { return begun.Load() == 3 })
+		var last string
+		for i := range 100 {
+			last = leader.MustIssue(t, fmt.Sprintf("meanwhile-%d", i), time.Hour)
+		}
+		if _, err := leader.Revoke(t.Context(), "before-0"); err != nil {
+			t.Error(err)
+		}
+		for _, m := range c.Members() {
+			if got := m.MustVerify(t, last); got != valid {
+				t.Errorf("at %s, a token that was issued meanwhile: %v", m.Host, got)
+			}
+		}
+		if ended.Load() != 0 {
+			t.Errorf("%d snapshots have ended", ended.Load())
+		}
+		letGo()
+		c.Await("the snapshots to be kept", func() bool { return ended.Load() >= 3 })
 	})
 }

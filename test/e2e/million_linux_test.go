@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -163,21 +164,33 @@ func snapshots(t *testing.T, n *e2e.Node) []shot {
 	return found
 }
 
-// tellSnapshots tells how long each took, and the slowest write that was under way meanwhile.
+// tellSnapshots tells how long each took, and the slowest write that was under way meanwhile. No write waits for a snapshot:
+// while one was taken that lasted several times as long as most writes, others were asked for and answered.
 func tellSnapshots(t *testing.T, n *e2e.Node, shots []shot, writes []written) {
 	t.Helper()
 	if len(shots) == 0 {
 		t.Errorf("%s took no snapshot", n.Name)
 	}
+	took := durations(writes)
+	slices.Sort(took)
+	median := took[len(took)/2]
+	last := slices.MaxFunc(writes, func(a, b written) int { return a.ended.Compare(b.ended) }).ended
 	for _, s := range shots {
 		var meanwhile []written
+		within := 0
 		for _, w := range writes {
 			if w.begun.Before(s.ended) && w.ended.After(s.begun) {
 				meanwhile = append(meanwhile, w)
 			}
+			if w.begun.After(s.begun) && w.ended.Before(s.ended) {
+				within++
+			}
 		}
-		t.Logf("%s: snapshot %s: %.1f MB in %s; writes meanwhile %s", n.Name, s.name, float64(s.bytes)/1e6,
-			s.ended.Sub(s.begun).Round(time.Millisecond), e2e.Spread(durations(meanwhile)))
+		if within == 0 && s.ended.Before(last) && s.ended.Sub(s.begun) > 4*median {
+			t.Errorf("%s: no write was asked for and answered while the snapshot %s was taken", n.Name, s.name)
+		}
+		t.Logf("%s: snapshot %s: %.1f MB in %s; %d writes within it; those that it touched took %s", n.Name, s.name,
+			float64(s.bytes)/1e6, s.ended.Sub(s.begun).Round(time.Millisecond), within, e2e.Spread(durations(meanwhile)))
 	}
 }
 
