@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/keyquorum/keyquorum/client"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1/keyquorumv1connect"
 )
 
 // A login service issues a token once it has checked who is there, and any service verifies it.
@@ -219,4 +221,117 @@ func ExampleClient_Revoke() {
 	_, err = c.VerifyToken(ctx, token, "")
 	fmt.Println(err)
 	// Output: the token is not valid: KEY_NOT_FOUND
+}
+
+// VerifyBatch has many tokens judged at once, on one state: one verdict each, in their order.
+func ExampleClient_VerifyBatch() {
+	ctx := context.Background()
+	c, stop := runClient()
+	defer stop()
+
+	res, err := c.VerifyBatch(ctx, &v1.VerifyBatchRequest{Tokens: []string{issue(c, "alice"), "made-up", issue(c, "bob")}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, verdict := range res.GetVerdicts() {
+		if verdict.GetValid() {
+			fmt.Println(verdict.GetSubject())
+		} else {
+			fmt.Println("not valid:", verdict.GetReason())
+		}
+	}
+	// Output:
+	// alice
+	// not valid: MALFORMED
+	// bob
+}
+
+// Rotating gives a user another key. Tokens of the old one are good until they expire, unless the cluster is in strict mode.
+func ExampleClient_Rotate() {
+	ctx := context.Background()
+	c, stop := runClient()
+	defer stop()
+
+	old := issue(c, "alice")
+	v, err := c.VerifyToken(ctx, old, "")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	rotated, err := c.Rotate(ctx, &v1.RotateRequest{Subject: "alice", ExpectedKeyId: v.KeyID()})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("another key:", rotated.GetKeyId() != v.KeyID())
+	_, err = c.VerifyToken(ctx, old, "")
+	fmt.Println("the old token:", err)
+	// Output:
+	// another key: true
+	// the old token: <nil>
+}
+
+// Deleting forgets a user, whose tokens end as with Revoke. Who is not there is no failure for one who wants that.
+func ExampleClient_Delete() {
+	ctx := context.Background()
+	c, stop := runClient()
+	defer stop()
+
+	token := issue(c, "alice")
+	for range 2 {
+		_, err := c.Delete(ctx, &v1.DeleteRequest{Subject: "alice"})
+		switch {
+		case errors.Is(err, client.ErrNotFound):
+			fmt.Println("she was forgotten before")
+		case err != nil:
+			fmt.Println(err)
+			return
+		default:
+			fmt.Println("forgotten")
+		}
+	}
+	_, err := c.VerifyToken(ctx, token, "")
+	fmt.Println(errors.Is(err, client.ErrTokenKeyNotFound))
+	// Output:
+	// forgotten
+	// she was forgotten before
+	// true
+}
+
+// Interceptors see each attempt of each call: here they count, as those of a metrics or tracing library do.
+func ExampleWithInterceptors() {
+	ctx := context.Background()
+	addrs, stop := runCluster()
+	defer stop()
+
+	var verified, failed atomic.Int64
+	count := func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			res, err := next(ctx, req)
+			if req.Spec().Procedure == keyquorumv1connect.TokenServiceVerifyProcedure {
+				verified.Add(1)
+				if err != nil {
+					failed.Add(1)
+				}
+			}
+			return res, err
+		}
+	}
+	c, err := client.New(addrs, client.WithInterceptors(connect.UnaryInterceptorFunc(count)))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+
+	token := issue(c, "alice")
+	for range 3 {
+		if _, err := c.VerifyToken(ctx, token, ""); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+	fmt.Println(verified.Load(), "verified,", failed.Load(), "failed")
+	// Output: 3 verified, 0 failed
 }

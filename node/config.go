@@ -20,7 +20,6 @@ import (
 	"github.com/keyquorum/keyquorum/internal/seal"
 	"github.com/keyquorum/keyquorum/node/auditing"
 	"github.com/keyquorum/keyquorum/node/raftnet"
-	"github.com/keyquorum/keyquorum/rpc"
 )
 
 // Discovery finds other nodes. It only proposes: what it says is never taken for membership.
@@ -54,8 +53,8 @@ type Config struct {
 	// MaxConns bounds the connections that callers hold, and a quarter of it those that others hold at the Raft port;
 	// 2048 if zero. Each takes a file descriptor.
 	MaxConns int
-	// Limits bound the requests at a time; those of rpc if zero.
-	Limits rpc.Limits
+	// CallerRate and CallerRequests are the shares of known callers, as in rpc.Limits; its defaults if zero.
+	CallerRate, CallerRequests int
 	// Dial connects to other nodes; net.Dialer's DialContext if nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Certs are what this node shows, and what it trusts, at its Raft and RPC listeners and where it dials. Nil speaks without

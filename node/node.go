@@ -137,7 +137,7 @@ func (n *Node) furnish() {
 	n.local = &localWriter{node: n}
 	front := rpc.Config{
 		Node: n, Logger: n.log, Registerer: n.cfg.Registry, Gatherer: n.cfg.Registry,
-		OmitProbes: n.cfg.ProbeListener != nil, Secure: n.cfg.Certs != nil, Limits: n.cfg.Limits,
+		OmitProbes: n.cfg.ProbeListener != nil, Secure: n.cfg.Certs != nil, Limits: rpc.Limits{CallerRate: n.cfg.CallerRate, CallerRequests: n.cfg.CallerRequests},
 	}
 	bounds := rpc.ServerConfig{Logger: n.log, MaxConns: n.cfg.MaxConns}
 	n.server = rpc.NewServer(rpc.NewHandler(front), bounds)

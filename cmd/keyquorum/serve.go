@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -202,14 +203,17 @@ func (c *serveCommand) config(keyring *seal.Keyring, secure *certs.Source, log *
 	}
 }
 
-// introduce says, in one line, who starts here, where it listens, and what it belongs to.
+// introduce says, in one line, who starts here, where it listens, at which host others reach it, and what it belongs to.
 func (c *serveCommand) introduce(log *slog.Logger, m *member.Member) {
 	attrs := []any{
 		"name", m.Name(), "id", m.ID(), "version", thisBuild().Version,
-		"rpc", m.RPCAddress, "raft", m.RaftAddress, "gossip", m.GossipAddress, "data-dir", c.DataDir,
+		"rpc", bound(c.Listen, m.RPCAddress), "raft", bound(c.RaftListen, m.RaftAddress), "gossip", m.GossipAddress, "data-dir", c.DataDir,
 	}
 	if m.ProbeAddress != "" {
 		attrs = append(attrs, "probes", m.ProbeAddress)
+	}
+	if c.Advertise != "" {
+		attrs = append(attrs, "advertise", c.Advertise)
 	}
 	if len(c.Join) > 0 {
 		attrs = append(attrs, "join", strings.Join(c.Join, ","))
@@ -219,4 +223,11 @@ func (c *serveCommand) introduce(log *slog.Logger, m *member.Member) {
 		return
 	}
 	log.Warn("insecure: whoever reaches a port of this node can issue tokens for anybody")
+}
+
+// bound is where the node listens: at the host that it was told, and at the port that it got, at which others reach it.
+func bound(listen hostPort, reached string) string {
+	host, _, _ := net.SplitHostPort(string(listen))
+	_, port, _ := net.SplitHostPort(reached)
+	return net.JoinHostPort(host, port)
 }

@@ -23,7 +23,6 @@ import (
 	"github.com/keyquorum/keyquorum/internal/gossip"
 	"github.com/keyquorum/keyquorum/internal/seal"
 	"github.com/keyquorum/keyquorum/node"
-	"github.com/keyquorum/keyquorum/rpc"
 )
 
 // Config is what a member is made of. Fields without a stated default are required.
@@ -55,7 +54,7 @@ type Config struct {
 	AuditWarn    bool
 	// MaxConns is the node's; its default if zero.
 	MaxConns int
-	// CallerRate and CallerRequests are those of rpc.Limits; its defaults if zero.
+	// CallerRate and CallerRequests are the node's; its defaults if zero.
 	CallerRate, CallerRequests int
 	// ProbeListen is the HOST:PORT at which probes and metrics are served; with RPC if empty.
 	ProbeListen string
@@ -103,7 +102,7 @@ func Open(cfg Config) (m *Member, err error) {
 		Keyring: cfg.Keyring, KeyringProvider: cfg.KeyringProvider, KeyringInterval: cfg.KeyringInterval,
 		Certs: cfg.Certs, Timing: cfg.Timing, Mono: monotonic(),
 		SnapshotThreshold: cfg.SnapshotThreshold, SnapshotInterval: cfg.SnapshotInterval, TrailingLogs: cfg.TrailingLogs,
-		MaxConns: cfg.MaxConns, Limits: rpc.Limits{CallerRate: cfg.CallerRate, CallerRequests: cfg.CallerRequests}, Logger: cfg.Logger, Registry: registry, Halted: halted,
+		MaxConns: cfg.MaxConns, CallerRate: cfg.CallerRate, CallerRequests: cfg.CallerRequests, Logger: cfg.Logger, Registry: registry, Halted: halted,
 	}
 	if err := m.openDisk(cfg, &conf, registry, halted); err != nil {
 		return m, err

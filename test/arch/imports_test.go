@@ -16,7 +16,9 @@ type layer struct {
 }
 
 var (
-	leaves    = []string{"internal/audit", "internal/conncap", "internal/fault", "internal/plant", "internal/secret", "internal/subject"}
+	leaves = []string{
+		"internal/apitoken", "internal/audit", "internal/conncap", "internal/fault", "internal/pki", "internal/plant", "internal/secret", "internal/subject",
+	}
 	nodeRooms = []string{
 		"node/auditing", "node/clock", "node/freshness", "node/membership", "node/propose", "node/raftstore", "node/raftnet", "node/revocation",
 		"node/rotation", "node/tokens",
@@ -54,7 +56,7 @@ var layers = []layer{
 		"a room of the node is tested alone: node puts the rooms together, so none may know node",
 	},
 	{
-		"node", append([]string{"node", "rpc", "fsm", "internal/seal", "internal/token"}, leaves...),
+		"node", append([]string{"node", "rpc", "fsm", "internal/certs", "internal/seal", "internal/token"}, leaves...),
 		"stores, gossip and data directories are adapters: internal/member hands them in through node's config",
 	},
 	{

@@ -273,6 +273,50 @@ func newestSnapshot(t *testing.T, n *e2e.Node) string {
 	return names[len(names)-1]
 }
 
+// A revocation waits for a node that stands still, and the node that was asked, whether it leads or not, is told to end
+// meanwhile: it answers first.
+func TestANodeThatEndsFinishesWhatIsInFlight(t *testing.T) {
+	for _, leads := range []bool{true, false} {
+		t.Run(fmt.Sprintf("leads=%t", leads), func(t *testing.T) {
+			t.Parallel()
+			c := e2e.Start(t, 3)
+			token := issue(t, c.Client(), "ada")
+			leader, followers := c.Leader(), c.Followers()
+			asked, stands := followers[0], followers[1]
+			if leads {
+				asked = leader
+			}
+			before := leader.AwaitReady().GetRevision()
+			stands.Pause()
+			api := c.ClientOf([]string{asked.Addr()}, client.InOrder(), client.WithoutDiscovery(), client.WithTimeout(e2e.Patience))
+			revoked := make(chan error, 1)
+			go func() {
+				res, err := api.Revoke(t.Context(), &v1.RevokeRequest{Subject: "ada"})
+				if err == nil && res.GetFinality().GetExpiredNodes() != 1 {
+					err = fmt.Errorf("it did not wait: %v", res.GetFinality())
+				}
+				revoked <- err
+			}()
+			leader.AwaitRevision(before + 1)
+			asked.Terminate()
+			if err := <-revoked; err != nil {
+				t.Errorf("the answer of the node that ended: %v", err)
+			}
+			if log := asked.Log(); !strings.Contains(log, "stopped in good order") || strings.Contains(log, "cut off") {
+				t.Error("it does not say that it stopped in good order")
+			}
+			stands.Resume()
+			asked.Start()
+			for _, n := range c.Nodes {
+				n.AwaitReady()
+				if _, err := n.API().VerifyToken(t.Context(), token, ""); !errors.Is(err, client.ErrTokenKeyNotFound) {
+					t.Errorf("%s: %v", n.Name, err)
+				}
+			}
+		})
+	}
+}
+
 // An upgrade: one node after another is ended in good order and started again, and no caller notices.
 func TestARollingRestartFailsNoCall(t *testing.T) {
 	t.Parallel()

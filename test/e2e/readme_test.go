@@ -4,14 +4,12 @@ package e2e_test
 
 import (
 	"context"
-	"errors"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/keyquorum/keyquorum/test/e2e"
@@ -21,7 +19,6 @@ import (
 const building = "go build -o keyquorum ./cmd/keyquorum"
 
 var (
-	goBlock    = regexp.MustCompile("(?s)```go\n(.*?)```")
 	shellBlock = regexp.MustCompile("(?s)```sh\n(.*?)```")
 	// examplePort are the ports of the README's first cluster.
 	examplePort = regexp.MustCompile(`127\.0\.0\.1:74\d\d`)
@@ -58,64 +55,6 @@ func TestTheReadmesFirstClusterWorks(t *testing.T) {
 			t.Errorf("%s is not shown as ready:\n%s", name, said)
 		}
 	}
-}
-
-// The README's service is run as it stands there, against a node of its own.
-func TestTheReadmesServiceWorks(t *testing.T) {
-	t.Parallel()
-	text, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	program := goBlock.FindSubmatch(text)
-	if program == nil {
-		t.Fatal("the README has no program")
-	}
-	dir, node, shop := t.TempDir(), e2e.FreeAddress("127.0.0.1"), e2e.FreeAddress("127.0.0.1")
-	source := strings.NewReplacer("127.0.0.1:7400", node, "127.0.0.1:8000", shop).Replace(string(program[1]))
-	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(source), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	foreground(t, filepath.Join("..", ".."), "go build -o "+dir+"/shop "+dir+"/main.go")
-	background(t, dir, "exec "+e2e.Binary(t)+" dev --listen "+node)
-	e2e.Await(t, "the node to be ready", func() bool {
-		_, err := answer(t, http.MethodGet, "http://"+node+"/readyz", "")
-		return err == nil
-	})
-	background(t, dir, "exec ./shop")
-	var token string
-	e2e.Await(t, "a token from the service", func() bool {
-		token, err = answer(t, http.MethodPost, "http://"+shop+"/login?user=ada", "")
-		return err == nil && strings.Count(token, ".") == 2
-	})
-	if got, err := answer(t, http.MethodGet, "http://"+shop+"/cart", token); err != nil || got != "the cart of ada" {
-		t.Errorf("the cart: %q, %v", got, err)
-	}
-	if got, err := answer(t, http.MethodGet, "http://"+shop+"/cart", "nonsense"); err == nil {
-		t.Errorf("the cart for a token that is none: %q", got)
-	}
-}
-
-// answer gives a service's answer, without the line's end; any status but 200 is an error.
-func answer(t *testing.T, method, url, token string) (string, error) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, url, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err == nil && res.StatusCode != http.StatusOK {
-		err = errors.New(res.Status)
-	}
-	return strings.TrimSpace(string(body)), err
 }
 
 // readmeCommands are the blocks of shell commands in a section, with ports that nobody uses.
@@ -182,13 +121,15 @@ func foreground(t *testing.T, dir, commands string) string {
 	return string(out)
 }
 
-// background runs a command until the test ends.
+// background runs a command, and whatever that starts, until the test ends.
 func background(t *testing.T, dir, command string) {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)
 	cmd.Dir = dir
-	log, err := os.CreateTemp(dir, "*.log")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	log, err := os.CreateTemp(t.TempDir(), "*.log")
 	if err != nil {
 		t.Fatal(err)
 	}
