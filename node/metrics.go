@@ -55,12 +55,7 @@ func newMetrics(n *Node) *metrics {
 		_, known := n.clock.Now()
 		return truth(known)
 	})
-	if n.cfg.Certs != nil {
-		gauge("keyquorum_certificate_days_left", "Days until the first of this node's certificates and its CAs' runs out.", func() float64 {
-			at, _ := n.cfg.Certs.Expiry()
-			return n.cfg.Wall().Sub(at).Hours() / -24
-		})
-	}
+	n.certificateGauge(gauge)
 	n.voterGauges()
 	n.keyringGauges(gauge)
 	return &metrics{
@@ -93,7 +88,18 @@ func newMetrics(n *Node) *metrics {
 	}
 }
 
-// voterGauges tell what was measured of each voter.
+// certificateGauge tells of the certificates, where there are any.
+func (n *Node) certificateGauge(gauge func(name, help string, value func() float64)) {
+	if n.cfg.Certs == nil {
+		return
+	}
+	gauge("keyquorum_certificate_days_left", "Days until the first of this node's certificates and its CAs' runs out.", func() float64 {
+		at, _ := n.cfg.Certs.Expiry()
+		return n.cfg.Wall().Sub(at).Hours() / -24
+	})
+}
+
+// voterGauges tell what was measured of the voters.
 func (n *Node) voterGauges() {
 	n.perVoter("keyquorum_clock_offset_seconds", "How far a voter's wall clock is ahead of the cluster's time, as this node measured it.",
 		func() map[string]time.Duration { return n.clock.Offsets() })

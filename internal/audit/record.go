@@ -42,8 +42,8 @@ const (
 	MemberChanged Kind = "MEMBER_CHANGED"
 	MemberRemoved Kind = "MEMBER_REMOVED"
 	// APITokenMade and APITokenRevoked have the API token's id as their subject.
-	APITokenMade    Kind = "API_TOKEN_MADE"
-	APITokenRevoked Kind = "API_TOKEN_REVOKED"
+	APITokenMade    Kind = "API_TOKEN_MADE"    //nolint:gosec // a name
+	APITokenRevoked Kind = "API_TOKEN_REVOKED" //nolint:gosec // a name
 	// MasterKeyUsed and MasterKeyRetired have the master key's id, in decimal, as their subject.
 	MasterKeyUsed    Kind = "MASTER_KEY_USED"
 	MasterKeyRetired Kind = "MASTER_KEY_RETIRED"
