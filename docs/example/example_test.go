@@ -590,7 +590,7 @@ func TestWhatIsWrongWithTheFlagsIsNamed(t *testing.T) {
 		"--nodes":  {"127.0.0.1:0", "127.0.0.1:7400,ftp://x"},
 		"--listen": {"nowhere", "127.0.0.1:7400"},
 	} {
-		if err := run(t.Context(), args[0], args[1], io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), flag) {
+		if err := run(t.Context(), args[0], args[1], client.TLSFiles{}, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), flag) {
 			t.Errorf("%s: %v", flag, err)
 		}
 	}

@@ -25,20 +25,28 @@ import (
 func main() {
 	listen := flag.String("listen", "127.0.0.1:8080", "where to serve, `HOST:PORT`; port 0 for any")
 	nodes := flag.String("nodes", "127.0.0.1:7400", "some of the cluster's nodes, `HOST:PORT,...`")
+	var tls client.TLSFiles
+	flag.StringVar(&tls.CA, "tls-ca", "", "the CAs of a cluster that speaks TLS, a `FILE` in PEM; none for plain HTTP, as with keyquorum dev")
+	flag.StringVar(&tls.Certificate, "tls-cert", "", "the certificate by which the cluster knows this service, a `FILE`")
+	flag.StringVar(&tls.Key, "tls-key", "", "its private key, a `FILE`")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	if err := run(ctx, *listen, *nodes, os.Stdout, os.Stderr); err != nil {
+	if err := run(ctx, *listen, *nodes, tls, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
 // run serves until ctx ends. The first line that it prints is its URL.
-func run(ctx context.Context, listen, nodes string, out, logs io.Writer) error {
-	cluster, err := client.New(strings.Split(nodes, ","))
+func run(ctx context.Context, listen, nodes string, tls client.TLSFiles, out, logs io.Writer) error {
+	var options []client.Option
+	if tls != (client.TLSFiles{}) {
+		options = append(options, client.WithTLS(tls))
+	}
+	cluster, err := client.New(strings.Split(nodes, ","), options...)
 	if err != nil {
-		return fmt.Errorf("--nodes: %w", err)
+		return fmt.Errorf("--nodes, --tls-…: %w", err)
 	}
 	defer cluster.Close()
 	listener, err := net.Listen("tcp", listen)
