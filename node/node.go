@@ -132,7 +132,7 @@ func (n *Node) furnish() {
 	})
 	n.tokens = tokens.New(tokens.Config{
 		Node: n.cfg.Name, State: n.fsm.State, Freshness: n.freshness, Settle: n.settle, Keyring: n.keyring,
-		Propose: n.propose, Now: n.clock.Now, Last: n.clock.Last, Logger: n.log,
+		Propose: n.propose, Now: n.clock.Now, Last: n.clock.Last, Doubt: n.clock.Doubt, Logger: n.log,
 	})
 	n.local = &localWriter{node: n}
 	front := rpc.Config{

@@ -129,6 +129,23 @@ func (c *Clock) Last() (t time.Time, ever bool) {
 	return k.base.Add(c.cfg.Mono()), true
 }
 
+// drift is the part of a span of time by which a machine's clock may misjudge it: a tenth, of the true span.
+const drift = 9
+
+// Doubt returns by how much more than Config.Agreement Now and Last may be off, for want of a measurement: none while
+// measurements come in, a ninth of the time since the last one if they do not, as a clock may run a tenth too slow or too fast.
+func (c *Clock) Doubt() time.Duration {
+	k := c.known.Load()
+	if k == nil {
+		return 0
+	}
+	age := c.cfg.Mono() - (k.until - c.cfg.MaxAge)
+	if age <= 2*c.cfg.Interval {
+		return 0
+	}
+	return age / drift
+}
+
 // Offset returns by how much this node's own wall clock is ahead of the cluster's time; false if that is
 // not known.
 func (c *Clock) Offset() (offset time.Duration, known bool) {

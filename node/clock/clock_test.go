@@ -254,8 +254,14 @@ func TestAMajorityOutOfReach(t *testing.T) {
 		c := w.run(t)
 		pass(20*time.Second + 500*time.Millisecond)
 		w.set(func() { w.cut["b"], w.cut["c"] = true, true }) // last measured half a second ago
+		if d := c.Doubt(); d != 0 {
+			t.Errorf("Doubt is %v while measurements come in", d)
+		}
 		pass(9 * time.Second)
 		knows(t, c, time.Millisecond)
+		if d := c.Doubt(); d < time.Second || d > 1100*time.Millisecond {
+			t.Errorf("Doubt is %v 9.5 s after the last measurement", d)
+		}
 		pass(time.Second)
 		knowsNot(t, c)
 		w.set(func() { w.offset["a"] = year }) // Last is carried on by the monotonic clock, not by the wall clock

@@ -18,6 +18,8 @@ type reading struct {
 	proved bool
 	// final says that what the view lacks was never there.
 	final bool
+	// doubt is by how much more than it always may the time can be off; at STALE_OK it does not count.
+	doubt time.Duration
 }
 
 func (s *Service) view() *fsm.View { return s.cfg.State().View() }
@@ -64,7 +66,11 @@ func (s *Service) reread(level v1.VerifyRequest_Consistency) (reading, error) {
 	if plant.On(plant.EarlyState) {
 		return reading{view: before, age: age, proved: proved}, nil
 	}
-	return reading{view: state.View(), age: age, proved: proved}, nil
+	from := reading{view: state.View(), age: age, proved: proved}
+	if level != v1.VerifyRequest_STALE_OK {
+		from.doubt = s.cfg.Doubt()
+	}
+	return from, nil
 }
 
 // young refuses a state that is not known to be young enough.

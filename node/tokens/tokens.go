@@ -41,6 +41,8 @@ type Config struct {
 	// Now gives the cluster's time, and whether it is known. Last gives the time that the node last knew,
 	// carried on, and whether it ever knew it.
 	Now, Last func() (time.Time, bool)
+	// Doubt gives by how much more than they always may, Now and Last can be off at present; nil for never.
+	Doubt func() time.Duration
 	// MaxWaiters bounds the requests that wait for a round because a token is ahead of the state, and apart from them those
 	// whose level asks for one: tokens may be forged, and must not stand in the way of these. 1024 if zero.
 	MaxWaiters int
@@ -65,6 +67,9 @@ const maxEnding = 512
 func New(cfg Config) *Service {
 	if cfg.MaxWaiters == 0 {
 		cfg.MaxWaiters = 1024
+	}
+	if cfg.Doubt == nil {
+		cfg.Doubt = func() time.Duration { return 0 }
 	}
 	return &Service{
 		cfg: cfg, ahead: make(chan struct{}, cfg.MaxWaiters), urgent: make(chan struct{}, cfg.MaxWaiters),

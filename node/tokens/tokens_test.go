@@ -200,6 +200,32 @@ func TestATokenThatWouldBeTooLongIsRefusedBeforeItIsRecorded(t *testing.T) {
 	})
 }
 
+// A node that has not measured the time for a while gives no verdict that hangs on it, unless the caller does not mind.
+func TestAVerdictThatHangsOnTheTimeTakesAMeasurement(t *testing.T) {
+	var doubt time.Duration
+	r := newRig(t, func(c *tokens.Config) { c.Doubt = func() time.Duration { return doubt } })
+	issued, err := r.Issue(t.Context(), fsm.Origin{}, &v1.IssueRequest{Subject: "ada", Ttl: durationpb.New(10 * time.Second)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	verify := func(level v1.VerifyRequest_Consistency) (*v1.VerifyResponse, error) {
+		return r.Verify(t.Context(), &v1.VerifyRequest{Token: issued.GetToken(), Consistency: level})
+	}
+	doubt = 20 * time.Second
+	for _, level := range []v1.VerifyRequest_Consistency{v1.VerifyRequest_BOUNDED, v1.VerifyRequest_LINEARIZABLE} {
+		if res, err := verify(level); !errors.Is(err, fault.ErrTimeUnknown) {
+			t.Errorf("%v: %v, %v", level, res, err)
+		}
+	}
+	if res, err := verify(v1.VerifyRequest_STALE_OK); err != nil || !res.GetValid() {
+		t.Errorf("STALE_OK: %v, %v", res, err)
+	}
+	doubt = 0
+	if res, err := verify(v1.VerifyRequest_BOUNDED); err != nil || !res.GetValid() {
+		t.Errorf("without doubt: %v, %v", res, err)
+	}
+}
+
 func TestANodeThatNeverKnewTheTimeJudgesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)

@@ -99,12 +99,35 @@ func mayBeAhead(reason token.Reason) bool {
 	return reason == token.NotYetValid || reason == token.IssuerMismatch
 }
 
-// judge gives the verdict on one state, which supplies key, issuer and time.
+// judge gives the verdict on one state, which supplies key, issuer and time. Where the verdict hangs on what the time is to
+// more than is known of it, there is none.
 func (s *Service) judge(from reading, raw string, q query) (token.Verified, token.Reason, error) {
 	now, err := s.now(from.view)
 	if err != nil {
 		return token.Verified{}, token.None, err
 	}
+	verified, reason, err := s.judgeAt(now, from, raw, q)
+	if from.doubt == 0 || err != nil || reason != token.None && reason != token.Expired && reason != token.NotYetValid {
+		return verified, reason, err
+	}
+	earliest := now.Add(-from.doubt)
+	if logTime := from.view.Time(); logTime.After(earliest) {
+		earliest = logTime // it was that late already, by a majority's clocks
+	}
+	for _, other := range []time.Time{earliest, now.Add(from.doubt)} {
+		_, then, err := s.judgeAt(other, from, raw, q)
+		if err == nil && then != reason {
+			err = fmt.Errorf("%w to less than %v, and the token's dates are closer: ask again, or another node", fault.ErrTimeUnknown, from.doubt)
+		}
+		if err != nil {
+			return token.Verified{}, token.None, err
+		}
+	}
+	return verified, reason, nil
+}
+
+func (s *Service) judgeAt(now time.Time, from reading, raw string, q query) (token.Verified, token.Reason, error) {
+	var err error
 	var opened *secret.Key
 	defer func() { opened.Wipe() }()
 	return token.Verify(raw, token.Check{
