@@ -166,7 +166,7 @@ func (c *auditVerifyCommand) witnesses(ctx context.Context) (*witnesses, error) 
 	}
 	w := &witnesses{members: len(res.GetMembers())}
 	for _, m := range res.GetMembers() {
-		node, err := client.New([]string{m.GetRpcAddress()}, client.InOrder(), client.WithTimeout(c.wait()))
+		node, err := c.clientOf(m.GetRpcAddress(), c.wait())
 		if err == nil {
 			w.nodes = append(w.nodes, node)
 		}

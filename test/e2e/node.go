@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -39,13 +41,19 @@ type Node struct {
 	// rpc, raft and gossip are where it listens.
 	rpc, raft, gossip string
 	proc              *process
-	// files has the certificate for each host that the node has been at.
+	// files has the certificate for the hosts that the node has been at.
 	files map[string]certs.Files
 	api   *client.Client
 }
 
-// Addr is where the node takes requests.
-func (n *Node) Addr() string { return n.rpc }
+// Addr is where the node takes requests; on loopback if it listens everywhere.
+func (n *Node) Addr() string {
+	host, port, err := net.SplitHostPort(n.rpc)
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return n.rpc
+}
 
 // Move gives the node other ports, from the next Start on.
 func (n *Node) Move() {
@@ -83,10 +91,18 @@ func (n *Node) certificate() certs.Files {
 	if n.files == nil {
 		n.files = make(map[string]certs.Files)
 	}
-	files, ok := n.files[n.Host]
+	hosts := []string{"127.0.0.1"}
+	if ip := net.ParseIP(n.Host); ip == nil || !ip.IsUnspecified() {
+		hosts = append(hosts, n.Host)
+	}
+	if i := slices.Index(n.Flags, "--advertise"); i >= 0 {
+		hosts = append(hosts, n.Flags[i+1])
+	}
+	key := strings.Join(hosts, " ")
+	files, ok := n.files[key]
 	if !ok {
-		files = n.ca.Node(n.t, n.Name, n.Host)
-		n.files[n.Host] = files
+		files = n.ca.Node(n.t, n.Name, hosts...)
+		n.files[key] = files
 	}
 	return files
 }
@@ -99,7 +115,7 @@ func (n *Node) launch() {
 	if n.rpc == "" {
 		n.Move()
 	}
-	api, err := client.New([]string{n.rpc}, client.InOrder(), client.WithTimeout(2*time.Second), n.ca.WithTLS())
+	api, err := client.New([]string{n.Addr()}, client.InOrder(), client.WithTimeout(2*time.Second), n.ca.WithTLS())
 	if err != nil {
 		n.t.Fatal(err)
 	}
