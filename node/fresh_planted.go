@@ -6,22 +6,35 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
 )
 
 // What somebody might prove freshness by, to whom hashicorp/raft looks as if it offered that. Only planted faults call it.
 
-// believed takes the leader's word that it leads, and how far it has come.
-func (n *Node) believed(ctx context.Context) (uint64, error) {
+// believed takes the leader's word that it leads, and how far it has come, for a tick.
+func (n *Node) believed(ctx context.Context) (fsm.Result, error) {
 	verified := make(chan error, 1)
 	go func() { verified <- n.raft.VerifyLeader().Error() }()
 	select {
 	case err := <-verified:
 		// The commit index counts what no state machine sees as well: as far as it is of commands, this is it.
-		return n.fsm.View().Position(), err
+		view := n.fsm.View()
+		return fsm.Result{Position: view.Position(), Holders: view.Holders()}, err
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return fsm.Result{}, ctx.Err()
 	}
+}
+
+// uncommitted proposes the tick, and does not wait until it is committed at the place in the log that it goes to.
+func (n *Node) uncommitted(tick fsm.Command) fsm.Result {
+	position := n.raft.LastIndex() + 1
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), n.cfg.Timing.Heartbeat)
+		defer cancel()
+		_, _ = n.proposer.Propose(ctx, tick)
+	}()
+	return fsm.Result{Position: position, Holders: n.fsm.View().Holders()}
 }
 
 // heard takes a node that has heard from a leader a moment ago for one that misses nothing.

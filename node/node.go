@@ -111,7 +111,7 @@ func (n *Node) furnish() {
 	n.placement = placement.New(placement.Config{
 		Self: n.cfg.ID, View: n.fsm.View, Voters: n.voters, Fit: n.fitToLead, HandOver: n.handTo, Logger: n.log,
 	})
-	n.ticks = freshness.NewTicks(freshness.TicksConfig{Propose: n.proposer.Propose, Mono: n.cfg.Mono, View: n.fsm.View, Origin: n.origin()})
+	n.ticks = freshness.NewTicks(freshness.TicksConfig{Propose: n.commitTick, Mono: n.cfg.Mono, View: n.fsm.View, Origin: n.origin()})
 	n.freshness = freshness.New(freshness.Config{
 		State: n.fsm.State, Wait: n.fsm.Wait, Tick: n.askTick, Mono: n.cfg.Mono, Wall: n.cfg.Wall,
 		Observe: n.metrics.round, Logger: n.log,

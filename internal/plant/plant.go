@@ -60,6 +60,10 @@ const (
 	TimeInApply Fault = "time-in-apply"
 	// BlindRotation rotates in Apply without looking whether the key is due.
 	BlindRotation Fault = "rotation-unchecked-in-apply"
+	// LateRotation has what falls due wait for two seconds more.
+	LateRotation Fault = "rotation-two-seconds-late"
+	// Leeway accepts tokens for a second after their expiry.
+	Leeway Fault = "expiry-with-leeway"
 	// BlindRetry sends a write of open outcome again without its guard.
 	BlindRetry Fault = "retry-without-its-guard"
 	// LeanSnapshot leaves the retiring keys out of snapshots.
@@ -72,6 +76,7 @@ func All() []Fault {
 		VerifyLeader, LastContact, AppliedIndex, EarlyTick, UncommittedTick, LateWaiter, EarlyState, EarlyKey,
 		RestoredFreshness, RestartedFreshness, StoppingClock, RevokeMajority, ForgottenMember, ForgetfulLeader, LateHearing,
 		ForgottenTicks, IdleRevoke,
-		OldSnapshot, CommitIndex, LostSync, TimeInApply, BlindRotation, BlindRetry, LeanSnapshot,
+		OldSnapshot, CommitIndex, LostSync, TimeInApply, BlindRotation, LateRotation, Leeway, BlindRetry,
+		LeanSnapshot,
 	}
 }

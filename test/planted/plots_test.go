@@ -23,7 +23,7 @@ func only(faults ...sim.Fault) plot { return plot{options: sim.Options{Faults: f
 // plots has those of the faults that need one.
 var plots = map[plant.Fault]plot{
 	plant.VerifyLeader:    only(sim.Comeback),
-	plant.UncommittedTick: only(sim.Lone, sim.Halves, sim.OneWay, sim.Pause),
+	plant.UncommittedTick: only(sim.Pause),
 	plant.LateWaiter:      only(sim.Slow, sim.Halves, sim.Lone, sim.OneWay),
 	plant.EarlyState:      only(sim.Lone, sim.Halves, sim.Pause),
 	plant.StoppingClock:   only(sim.Pause),

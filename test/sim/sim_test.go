@@ -16,7 +16,7 @@ import (
 var total struct {
 	sync.Mutex
 	seeds, bites, operations, violations int
-	simulated                            time.Duration
+	simulated, watched                   time.Duration
 	bit, tried                           map[sim.Fault]int
 	outcomes                             map[string]int
 }
@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 			fmt.Printf("%-14s %5d of %5d bit\n", f, total.bit[f], total.tried[f])
 		}
 		fmt.Println(total.outcomes)
+		fmt.Printf("P5 was looked at for %.2f hours\n", total.watched.Hours())
 		fmt.Printf("%d seeds, %.2f simulated hours, %d faults that bit, %d operations, %d violations\n",
 			total.seeds, total.simulated.Hours(), total.bites, total.operations, total.violations)
 	}
@@ -45,6 +46,7 @@ func add(r sim.Report) {
 	total.operations += r.Operations
 	total.violations += len(r.Violations)
 	total.simulated += r.Simulated
+	total.watched += r.Watched
 	for f, n := range r.Tried {
 		total.tried[f] += n
 		total.bit[f] += r.Bit[f]

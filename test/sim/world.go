@@ -34,6 +34,7 @@ type World struct {
 	log     *slog.Logger
 	members []*member
 	history *history
+	timely  timely
 	books   []*book
 	began   time.Time
 	lasted  time.Duration
