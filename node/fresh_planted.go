@@ -8,6 +8,9 @@ import (
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/internal/plant"
+	"github.com/keyquorum/keyquorum/node/freshness"
+	"github.com/keyquorum/keyquorum/node/tokens"
 )
 
 // What somebody might prove freshness by, to whom hashicorp/raft looks as if it offered that. Only planted faults call it.
@@ -61,4 +64,29 @@ func (n *Node) handedOver(ctx context.Context, waited bool) (uint64, error) {
 		}
 	}
 	return 0, nil
+}
+
+// lasting is the freshness of a node that keeps it over a restart.
+type lasting struct {
+	*freshness.Freshness
+	node *Node
+}
+
+// Age is as old as what the process before had proved, until something is proved of the state.
+func (l lasting) Age(state *fsm.State) (time.Duration, bool) {
+	age, proved := l.Freshness.Age(state)
+	if proved {
+		plant.Keep(l.node.cfg.ID, l.node.cfg.Mono()-age)
+		return age, true
+	}
+	through, ok := plant.Kept(l.node.cfg.ID).(time.Duration)
+	return l.node.cfg.Mono() - through, ok
+}
+
+// proofs is what verifications ask for the age of a state.
+func (n *Node) proofs() tokens.Freshness {
+	if plant.On(plant.RestartedFreshness) {
+		return lasting{n.freshness, n}
+	}
+	return n.freshness
 }

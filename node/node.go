@@ -121,7 +121,7 @@ func (n *Node) furnish() {
 		Nudge: n.ticks.Nudge, Leading: n.leading.Load, Origin: n.origin(), Logger: n.log,
 	})
 	n.tokens = tokens.New(tokens.Config{
-		Node: n.cfg.Name, State: n.fsm.State, Freshness: n.freshness, Settle: n.settle, Keyring: n.cfg.Keyring,
+		Node: n.cfg.Name, State: n.fsm.State, Freshness: n.proofs(), Settle: n.settle, Keyring: n.cfg.Keyring,
 		Propose: n.proposer.Propose, Now: n.clock.Now, Last: n.clock.Last,
 	})
 	n.local = &localWriter{node: n}

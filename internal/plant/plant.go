@@ -26,7 +26,7 @@ const (
 	EarlyKey Fault = "key-read-before-the-revision"
 	// RestoredFreshness keeps freshness over a restore that goes back.
 	RestoredFreshness Fault = "freshness-kept-over-a-restore"
-	// RestartedFreshness has a node that starts believe that it is fresh.
+	// RestartedFreshness has a node that starts go on with the freshness of its process before.
 	RestartedFreshness Fault = "freshness-kept-over-a-restart"
 	// StoppingClock tells the age by a clock that stops while the machine is paused.
 	StoppingClock Fault = "age-from-a-clock-that-stops"

@@ -56,7 +56,7 @@ type duty struct {
 }
 
 // look gives for how long that has been so by now.
-func (d *duty) look(m *member, now time.Time) time.Duration {
+func (d *duty) look(m *member, now time.Time, known bool) time.Duration {
 	l := m.process()
 	if l == nil || l != d.life || !l.node.Leading() {
 		*d = duty{life: l, moved: now, since: now}
@@ -67,7 +67,7 @@ func (d *duty) look(m *member, now time.Time) time.Duration {
 	if p := l.node.View().Position(); p != d.position {
 		d.position, d.moved = p, now
 	}
-	if now.Sub(d.moved) > steady {
+	if now.Sub(d.moved) > steady || !known {
 		d.since = now
 	}
 	return now.Sub(d.since)
@@ -76,14 +76,14 @@ func (d *duty) look(m *member, now time.Time) time.Duration {
 // checkDue looks whether what fell due while the member could do it, or before, has been done in time.
 func (w *World) checkDue(m *member, d *duty) {
 	now := time.Now()
-	able := d.look(m, now)
+	clock := w.timely.of(m.host).last()
+	able := d.look(m, now, clock.known)
 	if able <= dueWithin {
 		return
 	}
 	w.timely.watched.Add(int64(lookEvery))
-	clock := w.timely.of(m.host).last()
 	at, ok := m.view().NextDue()
-	if late := now.Add(clock.low).Sub(at); ok && clock.known && late > dueWithin {
+	if late := now.Add(clock.low).Sub(at); ok && late > dueWithin {
 		w.violation("P5: what was due at %v is not done at %s, which could do it for %v, after %v of its time", at.Sub(w.began), m.host, able, late)
 	}
 }
