@@ -19,7 +19,7 @@ func (n *Node) commitTick(ctx context.Context, tick fsm.Command) (fsm.Result, er
 	case plant.On(plant.VerifyLeader):
 		return n.believed(ctx)
 	case plant.On(plant.UncommittedTick):
-		return n.uncommitted(tick), nil
+		return n.uncommitted(ctx, tick), nil
 	}
 	return n.proposer.Propose(ctx, tick)
 }
@@ -73,7 +73,7 @@ func (n *Node) ask(ctx context.Context, waited bool) (uint64, error) {
 // false where this node does not lead, as far as it knows, in the term that it took up its duties in.
 func (n *Node) lastHeard(member string) (time.Duration, bool) {
 	reign := n.reign.Load()
-	if reign == nil || n.raft.CurrentTerm() != reign.term {
+	if reign == nil || n.raft.CurrentTerm() != reign.term && !plant.On(plant.StaleReign) {
 		return 0, false
 	}
 	heard, ok := n.ticks.Heard(member)

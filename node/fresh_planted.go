@@ -30,10 +30,10 @@ func (n *Node) believed(ctx context.Context) (fsm.Result, error) {
 }
 
 // uncommitted proposes the tick, and does not wait until it is committed at the place in the log that it goes to.
-func (n *Node) uncommitted(tick fsm.Command) fsm.Result {
+func (n *Node) uncommitted(ctx context.Context, tick fsm.Command) fsm.Result {
 	position := n.raft.LastIndex() + 1
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), n.cfg.Timing.Heartbeat)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.cfg.Timing.Heartbeat)
 		defer cancel()
 		_, _ = n.proposer.Propose(ctx, tick)
 	}()

@@ -36,6 +36,8 @@ const (
 const (
 	// RevokeMajority waits for a majority of the holders only.
 	RevokeMajority Fault = "revoke-waits-for-a-majority"
+	// RevokeVoters does not wait for replicas.
+	RevokeVoters Fault = "replicas-not-waited-for"
 	// ForgottenMember counts no former members.
 	ForgottenMember Fault = "former-member-forgotten"
 	// ForgetfulLeader has a new leader forget former members at once.
@@ -44,6 +46,8 @@ const (
 	LateHearing Fault = "question-noted-when-answered"
 	// ForgottenTicks does not count the ticks that earlier leaders gave.
 	ForgottenTicks Fault = "ticks-of-earlier-leaders-forgotten"
+	// StaleReign takes the reign of an earlier term for the present one.
+	StaleReign Fault = "reign-of-an-earlier-term"
 	// IdleRevoke returns at once where a revoke finds nothing to do.
 	IdleRevoke Fault = "revoke-finds-nothing-to-do-and-returns"
 )
@@ -74,8 +78,8 @@ const (
 func All() []Fault {
 	return []Fault{
 		VerifyLeader, LastContact, AppliedIndex, EarlyTick, UncommittedTick, LateWaiter, EarlyState, EarlyKey,
-		RestoredFreshness, RestartedFreshness, StoppingClock, RevokeMajority, ForgottenMember, ForgetfulLeader, LateHearing,
-		ForgottenTicks, IdleRevoke,
+		RestoredFreshness, RestartedFreshness, StoppingClock, RevokeMajority, RevokeVoters, ForgottenMember, ForgetfulLeader, LateHearing,
+		ForgottenTicks, StaleReign, IdleRevoke,
 		OldSnapshot, CommitIndex, LostSync, TimeInApply, BlindRotation, LateRotation, Leeway, BlindRetry,
 		LeanSnapshot,
 	}

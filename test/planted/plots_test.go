@@ -40,6 +40,10 @@ var plots = map[plant.Fault]plot{
 		rule: model.CountFromArrival,
 		why:  "a member would have to be away for seconds, ask once, and be away again before the answer is noted",
 	},
+	plant.StaleReign: {
+		rule: model.ReignOfTheTerm,
+		why:  "a node would have to lead, give way to one that gives a third a tick, lead again at once, and revoke before it takes up its duties, with the third away",
+	},
 	plant.RestoredFreshness: {
 		rule: model.RestoreDropsFreshness,
 		why:  "no state goes back unless an old snapshot is let through, and that alone breaks promises",

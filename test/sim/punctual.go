@@ -15,7 +15,7 @@ import (
 const (
 	// lookEvery is the time from one look to the next.
 	lookEvery = 100 * time.Millisecond
-	// dueWithin is how late a rotation may be, by the leader's own time.
+	// dueWithin is how late a rotation may be, by the leader's own time, where messages take no time.
 	dueWithin = time.Second
 	// steady is the longest time between two entries of a leader that gets its writes through.
 	steady = 250 * time.Millisecond
@@ -53,14 +53,17 @@ type duty struct {
 	life         *life
 	position     uint64
 	moved, since time.Time
+	// held is how much longer than usual an entry may take, by what befalls messages now or did a moment ago.
+	held time.Duration
 }
 
 // look gives for how long that has been so by now.
 func (d *duty) look(m *member, now time.Time, known bool) time.Duration {
 	l := m.process()
 	if l == nil || l != d.life || !l.node.Leading() {
-		*d = duty{life: l, moved: now, since: now}
+		*d = duty{life: l, moved: now, since: now, held: d.held}
 	}
+	d.held = max(m.world.holdUp(), d.held-lookEvery)
 	if l == nil || !l.node.Leading() {
 		return 0
 	}
@@ -78,14 +81,25 @@ func (w *World) checkDue(m *member, d *duty) {
 	now := time.Now()
 	clock := w.timely.of(m.host).last()
 	able := d.look(m, now, clock.known)
-	if able <= dueWithin {
+	within := dueWithin + d.held
+	if able <= within {
 		return
 	}
 	w.timely.watched.Add(int64(lookEvery))
 	at, ok := m.view().NextDue()
-	if late := now.Add(clock.low).Sub(at); ok && late > dueWithin {
+	if late := now.Add(clock.low).Sub(at); ok && late > within {
 		w.violation("P5: what was due at %v is not done at %s, which could do it for %v, after %v of its time", at.Sub(w.began), m.host, able, late)
 	}
+}
+
+// holdUp is how long the way of an entry, and that of the one before it which it has to wait for, takes longer on slow links
+// and where messages are delayed.
+func (w *World) holdUp() time.Duration {
+	up := 2 * time.Duration(w.slowed.Load())
+	if weather := w.sky.now.Load(); weather != nil {
+		up += weather.most
+	}
+	return 2 * up
 }
 
 // checkClock notes how far the member's time is from the true one.

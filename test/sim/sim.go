@@ -34,6 +34,8 @@ type Options struct {
 	Faults []Fault
 	// Deleting has callers delete much more often.
 	Deleting bool
+	// Replicas has every seed have some.
+	Replicas bool
 	// Logger gets what the nodes say; nobody if nil.
 	Logger *slog.Logger
 }
