@@ -13,12 +13,15 @@ import (
 // watchLeader is how often a question to the leader looks whether that is still the leader.
 const watchLeader = 50 * time.Millisecond
 
-// tick gives the position of a tick for the asker, on the leader.
-func (n *Node) tick(ctx context.Context, asker string, waited bool) (uint64, error) {
-	if plant.On(plant.VerifyLeader) {
+// commitTick puts a tick through the log.
+func (n *Node) commitTick(ctx context.Context, tick fsm.Command) (fsm.Result, error) {
+	switch {
+	case plant.On(plant.VerifyLeader):
 		return n.believed(ctx)
+	case plant.On(plant.UncommittedTick):
+		return n.uncommitted(ctx, tick), nil
 	}
-	return n.ticks.Tick(ctx, asker, waited)
+	return n.proposer.Propose(ctx, tick)
 }
 
 // askTick asks whoever leads for a tick. It gives up when somebody else leads.
@@ -38,7 +41,7 @@ func (n *Node) ask(ctx context.Context, waited bool) (uint64, error) {
 	case "":
 		return 0, fault.ErrNoLeader
 	case n.cfg.ID:
-		return n.tick(ctx, n.cfg.ID, waited)
+		return n.ticks.Tick(ctx, n.cfg.ID, waited)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -70,7 +73,7 @@ func (n *Node) ask(ctx context.Context, waited bool) (uint64, error) {
 // false where this node does not lead, as far as it knows, in the term that it took up its duties in.
 func (n *Node) lastHeard(member string) (time.Duration, bool) {
 	reign := n.reign.Load()
-	if reign == nil || n.raft.CurrentTerm() != reign.term {
+	if reign == nil || n.raft.CurrentTerm() != reign.term && !plant.On(plant.StaleReign) {
 		return 0, false
 	}
 	heard, ok := n.ticks.Heard(member)

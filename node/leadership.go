@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/internal/plant"
 	"github.com/keyquorum/keyquorum/node/rotation"
 )
 
@@ -61,6 +62,7 @@ func (n *Node) duties(ctx context.Context) {
 	if !n.barrier(ctx) {
 		return
 	}
+	plant.Dawdle(plant.StaleReign)
 	if now := n.raft.CurrentTerm(); now == term { // else the next win is on its way
 		n.reign.Store(&reign{term: term, since: n.cfg.Mono()})
 	}

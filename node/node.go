@@ -121,7 +121,7 @@ func (n *Node) furnish() {
 	n.placement = placement.New(placement.Config{
 		Self: n.cfg.ID, View: n.fsm.View, Voters: n.voters, Fit: n.fitToLead, HandOver: n.handTo, Logger: n.log,
 	})
-	n.ticks = freshness.NewTicks(freshness.TicksConfig{Propose: n.proposer.Propose, Mono: n.cfg.Mono, View: n.fsm.View, Origin: n.origin()})
+	n.ticks = freshness.NewTicks(freshness.TicksConfig{Propose: n.commitTick, Mono: n.cfg.Mono, View: n.fsm.View, Origin: n.origin()})
 	n.freshness = freshness.New(freshness.Config{
 		State: n.fsm.State, Wait: n.fsm.Wait, Tick: n.askTick, Mono: n.cfg.Mono, Wall: n.cfg.Wall,
 		Observe: n.metrics.round, Logger: n.log,
@@ -131,7 +131,7 @@ func (n *Node) furnish() {
 		Nudge: n.ticks.Nudge, Leading: n.leading.Load, Origin: n.origin(), Logger: n.log,
 	})
 	n.tokens = tokens.New(tokens.Config{
-		Node: n.cfg.Name, State: n.fsm.State, Freshness: n.freshness, Settle: n.settle, Keyring: n.keyring,
+		Node: n.cfg.Name, State: n.fsm.State, Freshness: n.proofs(), Settle: n.settle, Keyring: n.keyring,
 		Propose: n.propose, Now: n.clock.Now, Last: n.clock.Last, Doubt: n.clock.Doubt, Logger: n.log,
 	})
 	n.local = &localWriter{node: n}

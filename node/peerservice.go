@@ -78,7 +78,7 @@ func (n *Node) Standing(context.Context) (*peerv1.StandingResponse, error) {
 
 // Tick implements rpc.Peers, on the leader.
 func (n *Node) Tick(ctx context.Context, req *peerv1.TickRequest) (*peerv1.TickResponse, error) {
-	position, err := n.tick(ctx, req.GetNodeId(), req.GetWaited())
+	position, err := n.ticks.Tick(ctx, req.GetNodeId(), req.GetWaited())
 	if err != nil {
 		return nil, err
 	}

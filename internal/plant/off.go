@@ -12,3 +12,9 @@ func Dawdle(Fault) {}
 
 // Clock is a clock for faults to read.
 func Clock() time.Time { return time.Time{} }
+
+// Keep keeps something of a node over the end of its process.
+func Keep(string, any) {}
+
+// Kept gives what was kept of a node; nil for nothing.
+func Kept(string) any { return nil }

@@ -3,6 +3,7 @@
 package plant
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -30,3 +31,14 @@ func Dawdle(f Fault) {
 
 // Clock is a clock for faults to read.
 func Clock() time.Time { return time.Now() }
+
+var kept sync.Map
+
+// Keep keeps something of a node over the end of its process.
+func Keep(node string, something any) { kept.Store(node, something) }
+
+// Kept gives what was kept of a node; nil for nothing.
+func Kept(node string) any {
+	something, _ := kept.Load(node)
+	return something
+}

@@ -26,7 +26,7 @@ const (
 	EarlyKey Fault = "key-read-before-the-revision"
 	// RestoredFreshness keeps freshness over a restore that goes back.
 	RestoredFreshness Fault = "freshness-kept-over-a-restore"
-	// RestartedFreshness has a node that starts believe that it is fresh.
+	// RestartedFreshness has a node that starts go on with the freshness of its process before.
 	RestartedFreshness Fault = "freshness-kept-over-a-restart"
 	// StoppingClock tells the age by a clock that stops while the machine is paused.
 	StoppingClock Fault = "age-from-a-clock-that-stops"
@@ -36,6 +36,8 @@ const (
 const (
 	// RevokeMajority waits for a majority of the holders only.
 	RevokeMajority Fault = "revoke-waits-for-a-majority"
+	// RevokeVoters does not wait for replicas.
+	RevokeVoters Fault = "replicas-not-waited-for"
 	// ForgottenMember counts no former members.
 	ForgottenMember Fault = "former-member-forgotten"
 	// ForgetfulLeader has a new leader forget former members at once.
@@ -44,6 +46,8 @@ const (
 	LateHearing Fault = "question-noted-when-answered"
 	// ForgottenTicks does not count the ticks that earlier leaders gave.
 	ForgottenTicks Fault = "ticks-of-earlier-leaders-forgotten"
+	// StaleReign takes the reign of an earlier term for the present one.
+	StaleReign Fault = "reign-of-an-earlier-term"
 	// IdleRevoke returns at once where a revoke finds nothing to do.
 	IdleRevoke Fault = "revoke-finds-nothing-to-do-and-returns"
 )
@@ -60,6 +64,10 @@ const (
 	TimeInApply Fault = "time-in-apply"
 	// BlindRotation rotates in Apply without looking whether the key is due.
 	BlindRotation Fault = "rotation-unchecked-in-apply"
+	// LateRotation has what falls due wait for two seconds more.
+	LateRotation Fault = "rotation-two-seconds-late"
+	// Leeway accepts tokens for a second after their expiry.
+	Leeway Fault = "expiry-with-leeway"
 	// BlindRetry sends a write of open outcome again without its guard.
 	BlindRetry Fault = "retry-without-its-guard"
 	// LeanSnapshot leaves the retiring keys out of snapshots.
@@ -70,8 +78,9 @@ const (
 func All() []Fault {
 	return []Fault{
 		VerifyLeader, LastContact, AppliedIndex, EarlyTick, UncommittedTick, LateWaiter, EarlyState, EarlyKey,
-		RestoredFreshness, RestartedFreshness, StoppingClock, RevokeMajority, ForgottenMember, ForgetfulLeader, LateHearing,
-		ForgottenTicks, IdleRevoke,
-		OldSnapshot, CommitIndex, LostSync, TimeInApply, BlindRotation, BlindRetry, LeanSnapshot,
+		RestoredFreshness, RestartedFreshness, StoppingClock, RevokeMajority, RevokeVoters, ForgottenMember, ForgetfulLeader, LateHearing,
+		ForgottenTicks, StaleReign, IdleRevoke,
+		OldSnapshot, CommitIndex, LostSync, TimeInApply, BlindRotation, LateRotation, Leeway, BlindRetry,
+		LeanSnapshot,
 	}
 }

@@ -58,9 +58,6 @@ func NewTicks(cfg TicksConfig) *Ticks {
 // this node does not lead, and where the asker was no member when the tick was applied: only those are waited for when
 // something is revoked.
 func (t *Ticks) Tick(ctx context.Context, asker string, waited bool) (uint64, error) {
-	if plant.On(plant.UncommittedTick) {
-		return t.cfg.View().Position(), nil
-	}
 	if !t.cfg.View().Holders().Member(asker) { // it costs no entry
 		return 0, fmt.Errorf("%w: node %s", fault.ErrNoSuchMember, asker)
 	}

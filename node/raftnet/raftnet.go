@@ -24,7 +24,8 @@
 //     its snapshot only, one at a time and without a pause; as late snapshots are not installed, it would never come to
 //     an end. Here what the snapshot has is taken as read (overtaken.go).
 //
-// Beside the repairs, a node can be kept from standing for leader (stand.go).
+// Beside the repairs, a node can be kept from standing for leader (stand.go), and of two that stand at the same time one
+// gives way (rivals.go).
 package raftnet
 
 import (
@@ -71,6 +72,7 @@ type Transport struct {
 	overtakenOnce sync.Once
 	// seated is set while this node does not stand for leader.
 	seated atomic.Bool
+	rivals rivals
 
 	out     chan raft.RPC // to Raft's main loop
 	stop    chan struct{}
@@ -150,13 +152,17 @@ func (t *Transport) RequestVote(id raft.ServerID, target raft.ServerAddress, arg
 	return t.inner.RequestVote(id, t.resolve(id, target), args, resp)
 }
 
-// RequestPreVote asks whether a vote would be given. A node that does not stand asks nobody.
+// RequestPreVote asks whether a vote would be given. A node that does not stand asks nobody, and one that has given way to
+// another meanwhile takes the answer for a refusal.
 func (t *Transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
 	if t.seated.Load() {
 		*resp = raft.RequestPreVoteResponse{Term: args.Term}
 		return nil
 	}
-	return t.inner.RequestPreVote(id, t.resolve(id, target), args, resp)
+	asked := t.rivals.asks(id, args)
+	err := t.inner.RequestPreVote(id, t.resolve(id, target), args, resp)
+	resp.Granted = t.rivals.answered(id, asked, err == nil && resp.Granted)
+	return err
 }
 
 // InstallSnapshot sends a snapshot, which is read from data.

@@ -24,6 +24,11 @@ func (t *Transport) handle(rpc raft.RPC) {
 	case *raft.AppendEntriesRequest:
 		t.answer(rpc, t.append(rpc, vouched(req)))
 		return
+	case *raft.RequestPreVoteRequest:
+		if t.rivals.refuses(req) {
+			t.answer(rpc, raft.RPCResponse{Response: &raft.RequestPreVoteResponse{Term: req.Term}})
+			return
+		}
 	case *raft.TimeoutNowRequest:
 		if t.seated.Load() {
 			t.answer(rpc, raft.RPCResponse{Response: &raft.TimeoutNowResponse{}, Error: errSeated})

@@ -92,6 +92,9 @@ func (r *Revocation) window() time.Duration {
 // and some node may not have heard of it yet.
 func (r *Revocation) Settle(ctx context.Context, res fsm.Result) (Finality, error) {
 	begun := r.cfg.Mono()
+	if plant.On(plant.RevokeVoters) {
+		res.Holders.Members = slices.DeleteFunc(slices.Clone(res.Holders.Members), func(m fsm.Member) bool { return m.Replica })
+	}
 	deadlines := r.deadlines(res.Holders.Members, begun)
 	r.cfg.Nudge()
 	until, former := r.countedUntil(res.Holders.Former, begun)

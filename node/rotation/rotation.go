@@ -81,6 +81,9 @@ func (r *Rotator) round(ctx context.Context) time.Duration {
 	if !known {
 		return r.cfg.Interval
 	}
+	if plant.On(plant.LateRotation) {
+		now = now.Add(-2 * time.Second)
+	}
 	due := r.cfg.View().Due(now, r.cfg.Batch)
 	if len(due) == 0 {
 		return r.untilNext(now)

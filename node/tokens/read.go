@@ -76,8 +76,6 @@ func (s *Service) reread(level v1.VerifyRequest_Consistency) (reading, error) {
 // young refuses a state that is not known to be young enough.
 func young(age time.Duration, proved bool, bound time.Duration) error {
 	switch {
-	case plant.On(plant.RestartedFreshness) && !proved:
-		return nil
 	case !proved:
 		return fmt.Errorf("%w: this node has had no answer from a leader since it started, or was restored; ask another node", fault.ErrStale)
 	case age > bound:

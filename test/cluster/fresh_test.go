@@ -12,6 +12,7 @@ import (
 
 	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/fault"
+	"github.com/keyquorum/keyquorum/node"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 	"github.com/keyquorum/keyquorum/test/cluster"
 )
@@ -120,6 +121,42 @@ func TestARevocationHoldsAlsoWhereItCannotBeHeard(t *testing.T) {
 			res, err := leader.Node().Delete(context.Background(), cluster.Caller, &v1.DeleteRequest{Subject: "ada"})
 			return res.GetFinality(), err
 		})
+	})
+}
+
+// Replicas verify like the others, so they are waited for like the others.
+func TestARevocationWaitsForAReplica(t *testing.T) {
+	in(t, func(t *testing.T) {
+		three := uint32(3)
+		c := cluster.New(t, 5, cluster.Options{
+			Settings: &v1.Settings{WantedVoters: &three},
+			Config:   func(cfg *node.Config) { cfg.Replica = cfg.Name == "n4" || cfg.Name == "n5" },
+		})
+		replicas := c.Members()[3:]
+		for _, m := range replicas {
+			if record, ok := c.Leader().View().Member(m.UUID); !ok || !record.Replica {
+				t.Fatalf("%s is no replica: %+v", m.Host, record)
+			}
+		}
+		whileCutOff(t, c, replicas[:1], func(leader *cluster.Member) (*v1.Finality, error) {
+			res, err := leader.Revoke(context.Background(), "ada")
+			return res.GetFinality(), err
+		})
+		far := replicas[1]
+		for _, m := range c.Members() {
+			if m != far {
+				c.Net.Delay(far.Host, m.Host, 200*time.Millisecond)
+			}
+		}
+		token := c.Leader().MustIssue(t, "eve", time.Hour)
+		time.Sleep(time.Second)
+		res, err := c.Leader().Revoke(t.Context(), "eve")
+		if err != nil || res.GetFinality().GetAppliedNodes() != 5 {
+			t.Errorf("%v, %v", res, err)
+		}
+		if got := far.MustVerify(t, token); got != v1.VerifyResponse_KEY_NOT_FOUND {
+			t.Errorf("revoked, and a replica that is far away says %v", got)
+		}
 	})
 }
 

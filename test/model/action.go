@@ -44,6 +44,7 @@ const (
 	verificationSteps
 	seesFuture
 	refusesStale
+	getsNoRound
 	accepts
 	callsInvalid
 )
@@ -89,6 +90,7 @@ var words = map[kind]string{
 	forgets:            "%node is forgotten as a former member by entry %pos",
 	seesFuture:         "the verification at %node sees a token from the future, and waits for a round",
 	refusesStale:       "the verification at %node is refused: the state is stale",
+	getsNoRound:        "the verification at %node gets no round, and says that it cannot tell",
 	accepts:            "the verification at %node reads the rest, and accepts the token",
 	callsInvalid:       "the verification at %node reads the rest, and calls the token invalid",
 }

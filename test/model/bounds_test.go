@@ -3,7 +3,7 @@ package model
 func designed() []Bounds {
 	all := []Bounds{
 		partition(), retried(), uncommitted(), ages(), restarted(), snapshots(), future(), futureAlone(), linearizable(),
-		joins(), leaves(), leavesAlone(), leavesStale(), replica(),
+		joins(), leaves(), leavesAlone(), leavesStale(), leavesRestarted(), leavesRestored(), reelected(), replica(),
 	}
 	switch {
 	case deep:

@@ -19,6 +19,7 @@ const (
 	Invalid
 	RefusedStale
 	FromFuture
+	NoRound
 	Forgot
 )
 

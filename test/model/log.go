@@ -97,7 +97,9 @@ func (m *Model) elect(s *State) {
 		}
 		next.leader = n
 		next.nodes[n].believes = 1
-		next.nodes[n].leads, next.nodes[n].heard = s.now+1, [maxNodes]uint8{}
+		if !m.off.reignOfTheTerm || s.nodes[n].believes == 0 {
+			next.nodes[n].leads, next.nodes[n].heard = s.now+1, [maxNodes]uint8{}
+		}
 		if m.off.newLeaderCountsFormer {
 			next.nodes[n].removal = 0
 		}
@@ -121,7 +123,7 @@ func (m *Model) truncate(s *State) {
 		}
 	}
 	if s.wait.pos > s.commit {
-		s.wait = wait{}
+		m.giveUp(s)
 	}
 }
 
@@ -141,7 +143,7 @@ func (m *Model) restart(s *State) {
 }
 
 func (m *Model) startAt(s *State, n, pos uint8) {
-	at := node{key: pos, rev: pos, removal: m.removalAt(s, pos)}
+	at := node{key: pos, rev: pos, removal: m.removalAt(s, pos, m.off.startCountsFormer)}
 	if m.off.restartDropsFreshness {
 		at.fresh = s.nodes[n].fresh
 	}
@@ -150,7 +152,7 @@ func (m *Model) startAt(s *State, n, pos uint8) {
 		s.leader = nobody
 	}
 	if s.wait.leader == n {
-		s.wait = wait{}
+		m.giveUp(s)
 	}
 	if s.verify.node == n {
 		s.verify = verification{}
@@ -167,9 +169,18 @@ func (m *Model) lose(s *State, n uint8) {
 	}
 }
 
-// removalAt is from when a node that starts at pos counts the node that left.
-func (m *Model) removalAt(s *State, pos uint8) uint8 {
-	if former(s, pos) && !m.off.newLeaderCountsFormer {
+// giveUp ends a Revoke whose leader falls: its caller does not know whether it was made, or takes it for done where that
+// rule is off.
+func (m *Model) giveUp(s *State) {
+	if s.wait.active && m.off.fallenIsUnknown {
+		s.revoked = true
+	}
+	s.wait = wait{}
+}
+
+// removalAt is from when a node whose state begins at pos counts the node that left.
+func (m *Model) removalAt(s *State, pos uint8, forgets bool) uint8 {
+	if former(s, pos) && !m.off.newLeaderCountsFormer && !forgets {
 		return s.now + 1
 	}
 	return 0
@@ -199,7 +210,7 @@ func (m *Model) replace(s *State, n, pos uint8) {
 	if v := &s.verify; v.node == n && v.loaded && !v.frozen {
 		v.frozen, v.key, v.rev, v.fresh = true, at.key, at.rev, at.fresh
 	}
-	at.key, at.rev, at.removal = pos, pos, m.removalAt(s, pos)
+	at.key, at.rev, at.removal = pos, pos, m.removalAt(s, pos, m.off.restoreCountsFormer)
 	if !m.off.restoreDropsFreshness {
 		at.fresh = 0
 	}

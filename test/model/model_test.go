@@ -1,9 +1,11 @@
 package model
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -38,7 +40,7 @@ func TestAsDesigned(t *testing.T) {
 		RevokedByAll: "a Revoke returned because all had applied it", RevokedByTime: "a Revoke returned because its time ran out",
 		RevokedByDeposed: "a deposed leader finished a Revoke", Accepted: "a token was accepted",
 		Invalid: "a token was called invalid", RefusedStale: "a stale state was refused",
-		FromFuture: "a token came from the future", Forgot: "a former member was forgotten",
+		FromFuture: "a token came from the future", NoRound: "a verification got no round", Forgot: "a former member was forgotten",
 	} {
 		if seen&event == 0 {
 			t.Errorf("in no run %s", what)
@@ -105,4 +107,45 @@ func TestEveryRuleHasASwitchOfItsOwn(t *testing.T) {
 		}
 		seen[off] = rule
 	}
+}
+
+// docs/PROTOCOL.md has the bounds that are explored.
+func TestDocumentHasTheBounds(t *testing.T) {
+	if deep || raced {
+		t.Skip("the documented ones are others")
+	}
+	text, err := os.ReadFile("../../docs/PROTOCOL.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range designed() {
+		if row := b.row(); !strings.Contains(string(text), row) {
+			t.Errorf("docs/PROTOCOL.md lacks\n%s", row)
+		}
+	}
+}
+
+// row is a line of the document's table.
+func (b Bounds) row() string {
+	var besides []string
+	for _, is := range []struct {
+		so   bool
+		what string
+	}{
+		{b.Replicas != 0, "one has no vote"},
+		{b.Joiner != 0, "one is added"},
+		{b.Leaver != 0, "one is removed and forgotten"},
+		{b.Uncommitted, "entries wait to be committed, and can be lost"},
+		{b.Issue, "the key is made in the run"},
+		{b.Split, "key and revision are published one after the other"},
+		{b.Linearizable, "verifications are `LINEARIZABLE`"},
+		{b.Age, "P4 is looked at"},
+		{b.Snapshots, "old snapshots are let through"},
+	} {
+		if is.so {
+			besides = append(besides, is.what)
+		}
+	}
+	return fmt.Sprintf("| %s | %d | %d | %d | %d | %d | %d | %d | %d | %s |", b.Name, b.Nodes, b.Time, b.Log, b.Asks, b.Elections,
+		b.Restarts, b.Restores, b.Revokes, strings.Join(besides, "; "))
 }

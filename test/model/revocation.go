@@ -48,6 +48,9 @@ func (m *Model) revoke(s *State) {
 	}
 	next.used.revokes++
 	next.wait = wait{active: true, leader: s.leader, pos: next.length}
+	if m.off.holdersOfTheEntry {
+		next.wait.from = s.nodes[s.leader].applied()
+	}
 	m.step(Action{kind: proposesRevoke, node: s.leader, pos: next.length}, &next)
 }
 
@@ -75,7 +78,7 @@ func (m *Model) finish(s *State) {
 // settled tells whether all holders are known to have applied the entry.
 func (m *Model) settled(s *State) bool {
 	w := s.wait
-	holders := m.holders(s, w.pos)
+	holders := m.holders(s, m.membersAsOf(w))
 	if m.off.waitForAll {
 		voters := holders &^ uint8(m.bounds.Replicas)
 		return bits.OnesCount8(voters&w.acked) > bits.OnesCount8(voters)/2
@@ -89,7 +92,7 @@ func (m *Model) settled(s *State) bool {
 // ranOut tells whether no holder that is not known to have applied the entry can be fresh any more.
 func (m *Model) ranOut(s *State) bool {
 	w := s.wait
-	holders := m.holders(s, w.pos)
+	holders := m.holders(s, m.membersAsOf(w))
 	for n := range m.bounds.Nodes {
 		if set(holders&^w.acked).has(n) && w.since[n] != 0 && !m.over(w.leader, w.since[n]-1, s.now) {
 			return false
@@ -112,6 +115,14 @@ func (m *Model) waitOut(s *State) {
 		}
 		s.wait.since[n] = since
 	}
+}
+
+// membersAsOf is the position whose members are waited for.
+func (m *Model) membersAsOf(w wait) uint8 {
+	if m.off.holdersOfTheEntry {
+		return w.from
+	}
+	return w.pos
 }
 
 func (m *Model) holders(s *State, pos uint8) (holders uint8) {

@@ -31,6 +31,9 @@ const (
 	RestoreDropsFreshness Rule = "restore-drops-freshness"
 	RestoreDropsRounds    Rule = "restore-drops-rounds"
 	OldSnapshotsRefused   Rule = "old-snapshots-refused"
+	FutureTakesARound     Rule = "future-takes-a-round"
+	NoRoundNoVerdict      Rule = "no-round-no-verdict"
+	LinearizableTakesOne  Rule = "linearizable-takes-a-round"
 )
 
 // The rules of a revocation and of who has to have heard of it.
@@ -40,11 +43,16 @@ const (
 	FormerMembersHold     Rule = "former-members-hold"
 	FormerFromApplication Rule = "former-from-application"
 	NewLeaderCountsFormer Rule = "new-leader-counts-former"
+	StartCountsFormer     Rule = "start-counts-former"
+	RestoreCountsFormer   Rule = "restore-counts-former"
 	ForgetAfterWindow     Rule = "forget-after-window"
 	QuarterLonger         Rule = "quarter-longer"
 	StrictlyLonger        Rule = "strictly-longer"
 	CountFromArrival      Rule = "count-from-arrival"
 	CountFromLeading      Rule = "count-from-leading"
+	ReignOfTheTerm        Rule = "reign-of-the-term"
+	HoldersOfTheEntry     Rule = "holders-of-the-entry"
+	FallenIsUnknown       Rule = "fallen-leader-is-unknown"
 	RetryCommitsAgain     Rule = "retry-commits-again"
 )
 
@@ -55,8 +63,10 @@ func Rules() []Rule {
 		NotedBeforeQuestion, JoinLaterRounds, TickNotBelief, TickNotContact, StateNotRaft,
 		AgeEachTime, AgeCountsPauses, ClockAfterRequest, StateAfterFreshness, FreshnessOfObject, RevisionBeforeKey,
 		KeyPublishedFirst, RestartDropsFreshness, RestoreDropsFreshness, RestoreDropsRounds, OldSnapshotsRefused,
-		WaitForAll, NonVotersHold, FormerMembersHold, FormerFromApplication, NewLeaderCountsFormer, ForgetAfterWindow,
-		QuarterLonger, StrictlyLonger, CountFromArrival, CountFromLeading, RetryCommitsAgain,
+		FutureTakesARound, NoRoundNoVerdict, LinearizableTakesOne,
+		WaitForAll, NonVotersHold, FormerMembersHold, FormerFromApplication, NewLeaderCountsFormer, StartCountsFormer,
+		RestoreCountsFormer, ForgetAfterWindow, QuarterLonger, StrictlyLonger, CountFromArrival, CountFromLeading,
+		ReignOfTheTerm, HoldersOfTheEntry, FallenIsUnknown, RetryCommitsAgain,
 	}
 }
 
@@ -66,8 +76,10 @@ type flags struct {
 	notedBeforeQuestion, joinLaterRounds, tickNotBelief, tickNotContact, stateNotRaft,
 	ageEachTime, ageCountsPauses, clockAfterRequest, stateAfterFreshness, freshnessOfObject, revisionBeforeKey,
 	keyPublishedFirst, restartDropsFreshness, restoreDropsFreshness, restoreDropsRounds, oldSnapshotsRefused,
-	waitForAll, nonVotersHold, formerMembersHold, formerFromApplication, newLeaderCountsFormer, forgetAfterWindow,
-	quarterLonger, strictlyLonger, countFromArrival, countFromLeading, retryCommitsAgain bool
+	futureTakesARound, noRoundNoVerdict, linearizableTakesOne,
+	waitForAll, nonVotersHold, formerMembersHold, formerFromApplication, newLeaderCountsFormer, startCountsFormer,
+	restoreCountsFormer, forgetAfterWindow, quarterLonger, strictlyLonger, countFromArrival, countFromLeading,
+	reignOfTheTerm, holdersOfTheEntry, fallenIsUnknown, retryCommitsAgain bool
 }
 
 func without(rules []Rule) (off flags) {
@@ -107,6 +119,8 @@ func (f *flags) ofVerification(r Rule) *bool {
 		RevisionBeforeKey: &f.revisionBeforeKey, KeyPublishedFirst: &f.keyPublishedFirst,
 		RestartDropsFreshness: &f.restartDropsFreshness, RestoreDropsFreshness: &f.restoreDropsFreshness,
 		RestoreDropsRounds: &f.restoreDropsRounds, OldSnapshotsRefused: &f.oldSnapshotsRefused,
+		FutureTakesARound: &f.futureTakesARound, NoRoundNoVerdict: &f.noRoundNoVerdict,
+		LinearizableTakesOne: &f.linearizableTakesOne,
 	}[r]
 }
 
@@ -116,6 +130,8 @@ func (f *flags) ofRevocation(r Rule) *bool {
 		FormerFromApplication: &f.formerFromApplication, NewLeaderCountsFormer: &f.newLeaderCountsFormer,
 		ForgetAfterWindow: &f.forgetAfterWindow, QuarterLonger: &f.quarterLonger, StrictlyLonger: &f.strictlyLonger,
 		CountFromArrival: &f.countFromArrival, CountFromLeading: &f.countFromLeading,
+		StartCountsFormer: &f.startCountsFormer, RestoreCountsFormer: &f.restoreCountsFormer,
+		ReignOfTheTerm: &f.reignOfTheTerm, HoldersOfTheEntry: &f.holdersOfTheEntry, FallenIsUnknown: &f.fallenIsUnknown,
 		RetryCommitsAgain: &f.retryCommitsAgain,
 	}[r]
 }

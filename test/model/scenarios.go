@@ -105,6 +105,27 @@ func leavesStale() Bounds {
 	return x
 }
 
+// leavesRestarted: as leaves, and a node that has applied the removal starts anew before it leads.
+func leavesRestarted() Bounds {
+	x := leaves()
+	x.Name, x.Elections, x.Restarts, x.Asks = "a node leaves, another restarts", 2, 1, 0
+	return x
+}
+
+// leavesRestored: as leaves, and a node's state is put back before it leads.
+func leavesRestored() Bounds {
+	x := leaves()
+	x.Name, x.Restores, x.Snapshots, x.Asks = "a node leaves, another is put back", 1, true, 0
+	return x
+}
+
+// reelected: A leads, B does, and A again.
+func reelected() Bounds {
+	x := partition()
+	x.Name, x.Elections, x.Asks = "a leader leads again", 2, 1
+	return x
+}
+
 // replica: B has no vote.
 func replica() Bounds {
 	return Bounds{
@@ -116,7 +137,7 @@ func replica() Bounds {
 // BoundsOf gives those in which the lack of the rule shows.
 func BoundsOf(r Rule) Bounds {
 	switch r {
-	case AnswerAfterCommit:
+	case AnswerAfterCommit, FallenIsUnknown:
 		return uncommitted()
 	case AnswerAfterApplied:
 		return leavesStale()
@@ -124,10 +145,20 @@ func BoundsOf(r Rule) Bounds {
 		return leavesAlone()
 	case NewLeaderCountsFormer:
 		return leaves()
-	case MemberAsOfTick:
+	case StartCountsFormer:
+		return leavesRestarted()
+	case RestoreCountsFormer:
+		return leavesRestored()
+	case ReignOfTheTerm:
+		return reelected()
+	case MemberAsOfTick, HoldersOfTheEntry:
 		return joins()
 	case JoinLaterRounds, RevisionBeforeKey, KeyPublishedFirst:
 		return future()
+	case FutureTakesARound, NoRoundNoVerdict:
+		return futureAlone()
+	case LinearizableTakesOne:
+		return linearizable()
 	case OldSnapshotsRefused:
 		x := futureAlone()
 		x.Restores = 1

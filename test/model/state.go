@@ -75,6 +75,7 @@ type wait struct {
 	active      bool
 	leader, pos uint8
 	acked       uint8 // the nodes that were seen to have applied it
+	from        uint8 // the position of its leader's state when it was proposed, where those count who were members then
 	// since is, for each node, from when on it is waited out; set once the leader has applied the entry.
 	since [maxNodes]uint8
 }

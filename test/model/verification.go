@@ -39,7 +39,7 @@ func (m *Model) program(again bool) []uint8 {
 	switch {
 	case again:
 		steps = append([]uint8{arrives, awaits, loads}, reads...)
-	case m.bounds.Linearizable:
+	case m.bounds.Linearizable && !m.off.linearizableTakesOne:
 		steps = append([]uint8{arrives, awaits, loads, readsClock, checks}, reads...)
 	case m.off.clockAfterRequest:
 		steps = append([]uint8{readsClock, arrives, loads, checks}, reads...)
@@ -105,8 +105,9 @@ func (m *Model) advance(s *State) {
 	n := &next.nodes[v.node]
 	action := Action{kind: verificationSteps, node: v.node, pos: m.steps(v)[v.pc]}
 	switch action.pos {
-	case awaits:
-		return // mark goes on with it
+	case awaits: // mark goes on with it, unless there is no round
+		m.without(s, &next)
+		return
 	case arrives:
 		m.request(&next)
 	case loads:
@@ -181,13 +182,23 @@ func (m *Model) fresh(s *State) bool {
 // fromFuture has a token from a revision ahead of the node's wait for a round, once.
 func (m *Model) fromFuture(s, next *State) {
 	v := &next.verify
-	if v.again {
+	if v.again || m.off.futureTakesARound {
 		m.conclude(s, next, false)
 		return
 	}
 	*v = verification{active: true, again: true, node: v.node, pc: 1, needs: v.needs, after: v.after}
 	m.waits(next)
 	m.seen(Action{kind: seesFuture, node: v.node}, next, FromFuture)
+}
+
+// without ends a verification that gets no round, for want of a leader say: there is no verdict.
+func (m *Model) without(s, next *State) {
+	if m.off.noRoundNoVerdict {
+		m.conclude(s, next, false)
+		return
+	}
+	next.verify = verification{}
+	m.seen(Action{kind: getsNoRound, node: s.verify.node}, next, NoRound)
 }
 
 // waits joins a round that is under way, where the rule against that is off.

@@ -214,7 +214,7 @@ func foundAbsent(ops []*Op, verify *Op) *Op {
 // checkValid is P3: a token that Issue returned is not called invalid for as long as nothing can have ended it.
 func checkValid(p Plan, ops []*Op, add adder) {
 	for _, o := range ops {
-		if o.Kind != Verify || o.Outcome != OK || o.Reason == v1.VerifyResponse_NONE || o.Ended.After(o.Expires.Add(-slack)) {
+		if o.Kind != Verify || o.Outcome != OK || o.Reason == v1.VerifyResponse_NONE || o.Ended.After(o.Expires.Add(-max(o.Early, clockBound))) {
 			continue
 		}
 		if o.Reason != v1.VerifyResponse_KEY_NOT_FOUND || !slices.ContainsFunc(ops, func(by *Op) bool { return canEnd(p, by, o) }) {
@@ -250,7 +250,7 @@ func checkExpiry(ops []*Op, add adder) {
 		if o.Kind != Verify || o.Outcome != OK {
 			continue
 		}
-		if o.Reason == v1.VerifyResponse_NONE && o.Level != StaleOK && o.Began.After(o.Expires.Add(slack)) {
+		if o.Reason == v1.VerifyResponse_NONE && o.Level != StaleOK && o.Began.After(o.Expires.Add(max(o.Late, clockBound))) {
 			add("P5: an expired token was accepted:\n  %v", o)
 		}
 	}

@@ -212,6 +212,42 @@ func TestWhatHistoriesTheChecksPass(t *testing.T) {
 			s.now = s.now.Add(5 * time.Second)
 			s.add(Op{Kind: Verify, Key: key(1), Reason: valid, Revision: 1, Expires: s.now.Add(-4 * time.Second)})
 		}},
+		"an expired token is accepted for longer than clocks may differ": {overlap, "P5", func(s *script) {
+			s.issue(1, time.Hour)
+			s.add(Op{Kind: Verify, Key: key(1), Reason: valid, Revision: 1, Expires: s.now.Add(-clockBound - 1)})
+		}},
+		"one is accepted while clocks may differ": {overlap, "", func(s *script) {
+			s.issue(1, time.Hour)
+			s.add(Op{Kind: Verify, Key: key(1), Reason: valid, Revision: 1, Expires: s.now.Add(-clockBound)})
+		}},
+		"or while that node's did": {overlap, "", func(s *script) {
+			s.issue(1, time.Hour)
+			s.add(Op{Kind: Verify, Key: key(1), Reason: valid, Revision: 1, Expires: s.now.Add(-time.Second), Late: time.Second})
+		}},
+		"a token is called expired too early": {overlap, "P3", func(s *script) {
+			s.issue(1, time.Hour)
+			s.add(Op{Kind: Verify, Key: key(1), Reason: v1.VerifyResponse_EXPIRED, Revision: 1, Expires: s.now.Add(time.Second + clockBound)})
+		}},
+		"one is called expired while clocks may differ": {overlap, "", func(s *script) {
+			s.issue(1, time.Hour)
+			s.add(Op{Kind: Verify, Key: key(1), Reason: v1.VerifyResponse_EXPIRED, Revision: 1, Expires: s.now.Add(time.Second + clockBound - 1)})
+		}},
+		"a key that an issue of open outcome made is rotated when its token expires": {overlap, "", func(s *script) {
+			s.issue(1, time.Hour)
+			s.change(Delete, 2)
+			s.add(Op{Kind: Issue, TTL: 5 * time.Second, Outcome: Open})
+			s.issue(3, time.Hour)
+			s.now = s.now.Add(5 * time.Second)
+			s.issue(4, time.Hour)
+		}},
+		"and not before": {overlap, "P1", func(s *script) {
+			s.issue(1, time.Hour)
+			s.change(Delete, 2)
+			s.add(Op{Kind: Issue, TTL: 20 * time.Second, Outcome: Open})
+			s.issue(3, time.Hour)
+			s.now = s.now.Add(5 * time.Second)
+			s.issue(4, time.Hour)
+		}},
 		"a process goes back": {overlap, "the state of a process went back", func(s *script) {
 			s.issue(1, time.Hour)
 			s.verify(1, StaleOK, valid, 5)

@@ -46,12 +46,13 @@ func (c *clocks) jump(to time.Duration) (was time.Duration) {
 	return was
 }
 
-// run sets how fast the monotonic clock runs.
-func (c *clocks) run(rate float64) {
+// run sets how fast the monotonic clock runs, and gives how fast it did.
+func (c *clocks) run(rate float64) (was float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.base, c.since = c.mono(), time.Now()
-	c.rate = rate
+	was, c.rate = c.rate, rate
+	return was
 }
 
 // halt has the monotonic clock stand still, or go on.

@@ -107,6 +107,22 @@ func (d *disk) crash() {
 	m.pending = nil
 }
 
+// unmount ends the orderly use of a disk: what was written comes to rest.
+func (d *disk) unmount() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m := d.mounted
+	if m == nil {
+		return
+	}
+	d.mounted = nil
+	m.gone = true
+	for _, b := range m.pending {
+		d.durable.apply(b.steps)
+	}
+	m.pending = nil
+}
+
 // wipe takes all that is on a disk that nobody has.
 func (d *disk) wipe() {
 	d.mu.Lock()

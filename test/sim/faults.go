@@ -66,7 +66,7 @@ func (w *World) carryOut(s Step) string {
 		Halves: w.halves, OneWay: w.oneWay, Bridge: w.bridge, Lone: w.lone,
 		Holding: w.holding, Slow: w.slow, Resets: w.resets, Messages: w.messages,
 		Pause: w.pause, WallJump: w.wallJump, Rate: w.rate,
-		Transfer: w.transfer, Replace: w.replace, Wipe: w.wipe, Lag: w.lag,
+		Transfer: w.transfer, Restart: w.restart, Replace: w.replace, Wipe: w.wipe, Lag: w.lag,
 		DiskHang: w.diskHang, DiskFail: w.diskFail, ExpiryStorm: w.expiryStorm,
 		Comeback: w.comeback,
 	}[s.Fault](s)
@@ -199,7 +199,11 @@ func (w *World) bridge(s Step) string {
 
 func (w *World) lone(s Step) string {
 	m := w.member(s.Who)
-	return w.traffic(s, func() { w.cutOff(m) }, w.mend, dropped)
+	undo := w.mend
+	if m.replica { // what befalls voters meanwhile goes on
+		undo = func() { w.join(m) }
+	}
+	return w.traffic(s, func() { w.cutOff(m) }, undo, dropped)
 }
 
 func (w *World) holding(s Step) string {
@@ -217,6 +221,7 @@ func (w *World) holding(s Step) string {
 
 func (w *World) slow(s Step) string {
 	set := func(d time.Duration) {
+		w.slowed.Store(int64(d))
 		for i, a := range w.members {
 			for _, b := range w.members[:i] {
 				w.net.Delay(a.host, b.host, d)
@@ -292,13 +297,16 @@ func (w *World) wallJump(s Step) string {
 	return proof
 }
 
+// rate has a clock run faster or slower than it did.
 func (w *World) rate(s Step) string {
 	m := w.member(s.Who)
-	m.clocks.run(s.Factor)
+	was := m.clocks.run(s.Factor)
 	start, mono := time.Now(), m.clocks.Mono()
 	w.sleep(s.For)
-	if drift := m.clocks.Mono() - mono - time.Since(start); drift.Abs() > 50*time.Millisecond {
-		return fmt.Sprintf("its clock drifted by %v", drift)
+	passed := time.Since(start)
+	drift := m.clocks.Mono() - mono - time.Duration(was*float64(passed))
+	if drift.Abs() > 50*time.Millisecond {
+		return fmt.Sprintf("its clock shows %v more than it would have", drift)
 	}
 	return ""
 }
@@ -323,8 +331,11 @@ func (w *World) transfer(s Step) string {
 	return ""
 }
 
-// staffed tells whether all members serve and vote.
-func (w *World) staffed() bool { return w.unstaffed() == "" }
+// staffed tells whether all serve that are to vote, and vote. Replicas are not needed for that.
+func (w *World) staffed() bool { return w.unstaffed(w.members[:w.plan.Nodes]) == "" }
+
+// staffing is how long a loss for good waits for that.
+const staffing = 4 * time.Second
 
 // replace removes a member for good, and lets the machine come back as a new one.
 func (w *World) replace(s Step) string {
@@ -333,7 +344,7 @@ func (w *World) replace(s Step) string {
 	}
 	defer w.losing.Store(false)
 	m, leader := w.member(s.Who), w.leader()
-	if leader == nil || !w.await(2*time.Second, w.staffed) {
+	if leader == nil || !w.await(staffing, w.staffed) {
 		return ""
 	}
 	id := m.identity()
@@ -368,6 +379,37 @@ func (w *World) cutOff(m *member) {
 	}
 }
 
+// join mends a member's links.
+func (w *World) join(m *member) {
+	for _, other := range w.members {
+		if other != m {
+			w.net.HealLink(m.host, other.host)
+		}
+	}
+}
+
+// restart ends a process in the orderly way, and starts another.
+func (w *World) restart(s Step) string {
+	m := w.member(s.Who)
+	led, begun := m.leads(), time.Now()
+	l := m.retire()
+	if l == nil || !w.await(15*time.Second, func() bool { return m.process() != l }) || !l.retired.Load() {
+		m.start()
+		return ""
+	}
+	took := time.Since(begun)
+	proof := fmt.Sprintf("it ended in %v", took.Round(time.Millisecond))
+	w.sleep(s.For)
+	if leader := w.leader(); led && leader != nil && leader != m {
+		proof += ", another leads"
+	}
+	m.start()
+	if !w.await(5*time.Second, m.ready) {
+		return ""
+	}
+	return proof
+}
+
 // renew brings a machine back with nothing on its disk, and waits until it is a member anew.
 func (w *World) renew(m *member, old string) string {
 	m.empty()
@@ -397,7 +439,7 @@ func (w *World) wipe(s Step) string {
 		return ""
 	}
 	defer w.losing.Store(false)
-	if !w.await(2*time.Second, w.staffed) {
+	if !w.await(staffing, w.staffed) {
 		return ""
 	}
 	m := w.member(s.Who)

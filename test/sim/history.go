@@ -64,6 +64,9 @@ type Op struct {
 	Level Level
 	// Reason is a verdict; NONE for a valid token.
 	Reason v1.VerifyResponse_Reason
+	// Early and Late are how long before its expiry a token may be called expired, and how long after be accepted: as far as
+	// the clocks of that moment were off, but at least their bound.
+	Early, Late time.Duration
 	// Staleness is how old a Verify's answer says that its state was.
 	Staleness time.Duration
 	// Hidden tells that an Issue was sent more than once, so that it may have taken effect more than once.

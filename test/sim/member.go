@@ -32,6 +32,8 @@ type member struct {
 	// audit has the audit records, replaced where the disk is emptied.
 	audit  *auditing.Memory
 	clocks *clocks
+	// replica members never vote.
+	replica bool
 	// doubtful is set where a removal may have happened, and nobody was told.
 	doubtful atomic.Bool
 
@@ -59,6 +61,9 @@ type life struct {
 	ctx      context.Context //nolint:containedctx // it ends with the process, as calls to it do
 	kill     context.CancelFunc
 	dead     atomic.Bool
+	// stop ends it in the orderly way. retiring is set when that was asked for, retired when it has come about.
+	stop              context.CancelFunc
+	retiring, retired atomic.Bool
 }
 
 func (w *World) newMember(host string) *member {
@@ -138,6 +143,7 @@ func (m *member) start() {
 	m.life = l
 	ctx, stop := context.WithCancel(context.Background())
 	context.AfterFunc(l.ctx, stop)
+	l.stop = stop
 	m.world.running.Go(func() { m.ended(l, l.node.Run(ctx)) })
 }
 
@@ -165,7 +171,8 @@ func (m *member) open(name string) (*life, error) {
 		Logs: watched, Stable: watched, Snapshots: shelf{l.mount},
 		SnapshotInterval: w.plan.SnapshotInterval, SnapshotThreshold: w.plan.SnapshotThreshold, TrailingLogs: w.plan.TrailingLogs,
 		Audit: auditDisk{m.audit, l}, Keyring: w.keyring, Timing: node.Timing{Drain: 2 * time.Second},
-		Wall: m.clocks.Wall, Mono: m.clocks.Mono, Logger: w.log, Halted: halted,
+		Replica: m.replica,
+		Wall:    m.clocks.Wall, Mono: m.clocks.Mono, Logger: w.log, Halted: halted,
 		WrapTransport: func(inner raftnet.Inner) raftnet.Inner { return w.sky.wrap(l.id, w.random("wire "+name), inner) },
 	}
 	var err error
@@ -190,6 +197,10 @@ func (m *member) ended(l *life, err error) {
 	if l.dead.Load() {
 		return
 	}
+	if l.retiring.Load() && err == nil {
+		m.rest(l)
+		return
+	}
 	if err == nil || errors.Is(err, fault.ErrHalted) || errors.Is(err, fault.ErrKeyring) || errors.Is(err, fault.ErrTwin) {
 		m.world.violation("%s ended by itself: %v", l.name, err)
 	}
@@ -201,6 +212,31 @@ func (m *member) ended(l *life, err error) {
 	if !m.down {
 		m.restartLater(time.Duration(500+m.rng.IntN(1500)) * time.Millisecond)
 	}
+}
+
+// retire has the process end in the orderly way, and gives it; nil if none runs.
+func (m *member) retire() *life {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.life == nil || m.life.stop == nil {
+		return nil
+	}
+	m.life.retiring.Store(true)
+	m.life.stop()
+	return m.life
+}
+
+// rest takes note of a process that has ended in the orderly way. What it wrote stays: the machine goes on.
+func (m *member) rest(l *life) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l.retired.Store(true)
+	l.dead.Store(true)
+	m.life = nil
+	m.world.net.Stop(m.host)
+	m.world.sky.forget(l.id)
+	m.disk.unmount()
+	l.kill()
 }
 
 // restartLater is called with the lock held.

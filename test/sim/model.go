@@ -132,7 +132,7 @@ func (m model) issue(k keys, o *Op) (keys, bool) {
 	case k.status == known && !k.due(o) && !m.gone(k, o):
 		return k, false
 	default:
-		k = m.retire(k).fresh(key)
+		k = m.meet(k, key)
 	}
 	k.may, k.must = earlier(k.may, expires), earlier(k.must, expires)
 	k.touched = max(k.touched, o.Began.UnixMilli())
@@ -143,9 +143,18 @@ func (m model) issueOpen(k keys, o *Op) keys {
 	if k.status == nobody {
 		k.status = unknown
 	}
+	k.may = earlier(k.may, o.Began.Add(o.TTL-slack).UnixMilli())
+	return k
+}
+
+// meet finds that key is the active one. If nobody had been told which one that is, tokens of open outcome may be of it.
+func (m model) meet(k keys, key uint64) keys {
+	may := k.may
 	if k.status == known {
-		k.may = earlier(k.may, o.Began.Add(o.TTL-slack).UnixMilli())
+		may = 0
 	}
+	k = m.retire(k).fresh(key)
+	k.may = may
 	return k
 }
 
@@ -226,7 +235,7 @@ func (m model) get(k keys, o *Op) (keys, bool) {
 	case k.status == nobody || key <= k.floor || k.status == known && !k.due(o):
 		return k, false
 	}
-	return m.retire(k).fresh(key), true
+	return m.meet(k, key), true
 }
 
 // verify is a verification on the newest state, of a token that has not expired.

@@ -29,6 +29,7 @@ const (
 	Pause        Fault = "pause"         // a member stands still while its clocks go on
 	WallJump     Fault = "wall-jump"     // a wall clock is far off
 	Rate         Fault = "rate"          // a monotonic clock runs fast or slow
+	Restart      Fault = "restart"       // a process ends in the orderly way, and starts again
 	Transfer     Fault = "transfer"      // leadership is handed over
 	Replace      Fault = "replace"       // a member is removed, emptied, and added again as a new one
 	Wipe         Fault = "wipe"          // a member loses its disk
@@ -44,7 +45,9 @@ const (
 
 // Plan is all that follows from a seed: what is set up, and the schedule of faults.
 type Plan struct {
-	Nodes       int
+	Nodes int
+	// Replicas are so many members more, which never vote.
+	Replicas    int
 	Mode        v1.Settings_Mode
 	ForgetAfter time.Duration
 	// SnapshotInterval, SnapshotThreshold and TrailingLogs are the nodes'.
@@ -119,8 +122,8 @@ func place(i int) string {
 
 func (p Plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d nodes, mode %s, forget after %v, snapshots every %v at %d entries with %d trailing, %d users, %v\n",
-		p.Nodes, p.Mode, p.ForgetAfter, p.SnapshotInterval, p.SnapshotThreshold, p.TrailingLogs, p.Users, p.Duration)
+	fmt.Fprintf(&b, "%d nodes and %d replicas, mode %s, forget after %v, snapshots every %v at %d entries with %d trailing, %d users, %v\n",
+		p.Nodes, p.Replicas, p.Mode, p.ForgetAfter, p.SnapshotInterval, p.SnapshotThreshold, p.TrailingLogs, p.Users, p.Duration)
 	for _, s := range p.Steps {
 		fmt.Fprintln(&b, s)
 	}
@@ -151,7 +154,40 @@ func NewPlan(seed uint64, opts Options) Plan {
 		p.Duration = opts.Duration
 	}
 	p.Steps = (&planner{r: r, plan: &p, only: opts.Faults, free: make(map[string]time.Duration)}).steps()
+	p.extend(seed, opts)
 	return p
+}
+
+// extend adds what earlier versions did not draw, from sources of their own, so that the rest of a seed's plan stays as it was.
+func (p *Plan) extend(seed uint64, opts Options) {
+	r := source(seed, "replicas")
+	if n := r.IntN(6); n < 2 || opts.Replicas { // two seeds in six
+		p.Replicas = 1 + n%2
+	}
+	wanted := func(f Fault) bool { return len(opts.Faults) == 0 || slices.Contains(opts.Faults, f) }
+	if p.Replicas > 0 {
+		apart := []Fault{Lone, Pause, Crash, Restart}
+		p.befall(r, slices.DeleteFunc(apart, func(f Fault) bool { return !wanted(f) }), func() int { return p.Nodes + r.IntN(p.Replicas) })
+	}
+	if r := source(seed, "restarts"); wanted(Restart) {
+		p.befall(r, []Fault{Restart}, func() int { return r.IntN(p.Nodes+1) - 1 })
+	}
+	slices.SortStableFunc(p.Steps, func(a, b Step) int { return cmp.Compare(a.At, b.At) })
+}
+
+// befall adds steps of some faults, one after the other. None of them is of the classes that the planner keeps apart from
+// what it draws itself: who they are about are others, or they leave nothing behind.
+func (p *Plan) befall(r *rand.Rand, faults []Fault, who func() int) {
+	if len(faults) == 0 {
+		return
+	}
+	for at := warmUp + time.Duration(r.IntN(12_000))*time.Millisecond; ; {
+		s := Step{Fault: faults[r.IntN(len(faults))], At: at, For: time.Duration(300+r.IntN(7000)) * time.Millisecond, Who: who(), Other: none}
+		if at += s.For + time.Duration(8000+r.IntN(20_000))*time.Millisecond; s.At+s.For > p.Duration {
+			return
+		}
+		p.Steps = append(p.Steps, s)
+	}
 }
 
 // planner draws steps. Faults of one class never overlap, where the end of one would undo the other.
@@ -189,6 +225,17 @@ var odds = []struct {
 	{DiskFail, 4, "disk"},
 	{ExpiryStorm, 5, "storm"},
 	{Comeback, 0, "links"}, // only where it is asked for
+}
+
+// Drawn gives the faults that a plan can have unasked.
+func Drawn() []Fault {
+	drawn := []Fault{Restart}
+	for _, o := range odds {
+		if o.weight > 0 {
+			drawn = append(drawn, o.fault)
+		}
+	}
+	return drawn
 }
 
 func (p *planner) steps() []Step {

@@ -34,6 +34,8 @@ type Options struct {
 	Faults []Fault
 	// Deleting has callers delete much more often.
 	Deleting bool
+	// Replicas has every seed have some.
+	Replicas bool
 	// Logger gets what the nodes say; nobody if nil.
 	Logger *slog.Logger
 }
@@ -54,6 +56,8 @@ type Report struct {
 	// Simulated is the virtual time that went by.
 	Simulated time.Duration
 	History   []*Op
+	// Watched is for how much of that P5 was looked at: some leader had got its writes through for long enough.
+	Watched time.Duration
 }
 
 // Bites is the number of faults that bit.
@@ -119,6 +123,7 @@ func (w *World) report() Report {
 	r := Report{
 		Seed: w.seed, Plan: w.plan, Violations: w.violations, Notes: w.notes, Bit: w.bites, Tried: w.tried,
 		Outcomes: make(map[string]int), Simulated: w.lasted, History: w.history.all(),
+		Watched: time.Duration(w.timely.watched.Load()),
 	}
 	r.Operations = len(r.History)
 	for _, o := range r.History {
@@ -232,39 +237,6 @@ func (w *World) lastLook() {
 			c.newest(ctx, service{member: leader})
 		}
 		cancel()
-	}
-}
-
-// watch looks now and then whether what is due is done in time, wherever nothing stands in the way (P5).
-func (w *World) watch(end <-chan struct{}) {
-	ticker := time.NewTicker(250 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-end:
-			return
-		case <-ticker.C:
-		}
-		if calm, ok := w.peace(); ok && calm > 6*time.Second {
-			w.checkDue()
-		}
-	}
-}
-
-// late is how long after its time a rotation may be: 1 s, and the bound on the clocks.
-const late = time.Second + slack
-
-func (w *World) checkDue() {
-	leader := w.leader()
-	if leader == nil {
-		return
-	}
-	v := leader.view()
-	if v == nil {
-		return
-	}
-	if at, ok := v.NextDue(); ok && time.Since(at) > late {
-		w.violation("P5: what was due at %v is not done at %s", at.Sub(w.began), leader.host)
 	}
 }
 

@@ -285,6 +285,7 @@ func (w *World) verdict(o *Op, res *v1.VerifyResponse) {
 	if o.Process == "" {
 		o.Process = res.GetNode()
 	}
+	o.Early, o.Late = w.leniency(o)
 	if res.GetValid() != (o.Reason == v1.VerifyResponse_NONE) || res.GetValid() && (res.GetSubject() != o.User || res.GetKeyId() != o.Key.String()) {
 		w.violation("a verdict that contradicts itself or its token: %v", o)
 	}

@@ -34,9 +34,12 @@ type World struct {
 	log     *slog.Logger
 	members []*member
 	history *history
+	timely  timely
 	books   []*book
 	began   time.Time
 	lasted  time.Duration
+	// slowed is how long links take one way.
+	slowed atomic.Int64
 	// stumble is the slow write that is to come; nil for none.
 	stumble atomic.Pointer[stumble]
 	// losing is set while a member is lost for good: two of three at once are more than a cluster can bear.
@@ -72,8 +75,10 @@ func newWorld(seed uint64, opts Options, keyring *seal.Keyring) *World {
 		w.log = opts.Logger
 	}
 	w.plan = NewPlan(seed, opts)
-	for i := range w.plan.Nodes {
-		w.members = append(w.members, w.newMember(fmt.Sprintf("n%d", i+1)))
+	for i := range w.plan.Nodes + w.plan.Replicas {
+		m := w.newMember(fmt.Sprintf("n%d", i+1))
+		m.replica = i >= w.plan.Nodes
+		w.members = append(w.members, m)
 	}
 	return w
 }
@@ -141,7 +146,7 @@ func (w *World) found() bool {
 	for _, m := range w.members {
 		m.start()
 	}
-	wanted := uint32(len(w.members))
+	wanted := uint32(w.plan.Nodes)
 	settings := &v1.Settings{
 		Mode: w.plan.Mode, WantedVoters: &wanted, MinTtl: durationpb.New(time.Second),
 		ForgetAfter: durationpb.New(w.plan.ForgetAfter),
@@ -164,7 +169,7 @@ func (w *World) settled() bool { return w.unsettled() == "" }
 
 // unsettled says what is missing.
 func (w *World) unsettled() string {
-	if missing := w.unstaffed(); missing != "" {
+	if missing := w.unstaffed(w.members); missing != "" {
 		return missing
 	}
 	for _, m := range w.members[1:] {
@@ -175,14 +180,14 @@ func (w *World) unsettled() string {
 	return ""
 }
 
-// unstaffed says what keeps the members from all serving and voting, as each of them knows it. hashicorp/raft gives no vote
+// unstaffed says what keeps these members from all serving and voting, as each of them knows it. hashicorp/raft gives no vote
 // to who is no voter in the configuration that the voter itself has: until all have heard of a new one, the loss of who
 // made it one, for good, can leave a majority that elects nobody.
-func (w *World) unstaffed() string {
+func (w *World) unstaffed(members []*member) string {
 	if w.leader() == nil {
 		return "nobody leads"
 	}
-	for _, m := range w.members {
+	for _, m := range members {
 		l := m.process()
 		if l == nil {
 			return m.host + " is down"
@@ -194,14 +199,14 @@ func (w *World) unstaffed() string {
 		if err != nil {
 			return err.Error()
 		}
-		voters := 0
+		voters, known := 0, len(res.GetMembers())
 		for _, m := range res.GetMembers() {
 			if m.GetRole() == v1.Member_VOTER {
 				voters++
 			}
 		}
-		if voters != len(w.members) || len(res.GetMembers()) != len(w.members) {
-			return fmt.Sprintf("%d of %d members vote, as %s knows it", voters, len(res.GetMembers()), m.host)
+		if voters != w.plan.Nodes || known != len(w.members) {
+			return fmt.Sprintf("%d of %d members vote, as %s knows it", voters, known, m.host)
 		}
 	}
 	return ""
