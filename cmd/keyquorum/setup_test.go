@@ -49,7 +49,7 @@ func TestSetupHandsOnNoOpenKeyring(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cluster")
 	sh := &shell{t: t}
 	sh.must(0, "setup", dir)
-	if err := os.Chmod(filepath.Join(dir, rootFolder, keyringFile), 0o644); err != nil { //nolint:gosec // G302: that is what is tested
+	if err := os.Chmod(filepath.Join(dir, rootFolder, keyringFile), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(filepath.Join(dir, "n1", keyringFile)); err != nil {
