@@ -33,16 +33,25 @@ func (n *Node) Bearer(_ context.Context, token string) (rpc.Bearer, error) {
 	if !ok || !hash.Equal(kept.Hash) {
 		return rpc.Bearer{}, fmt.Errorf("%w: there is no such API token, or no longer", fault.ErrUnauthenticated)
 	}
-	if !kept.Expires.IsZero() && !n.now().Before(kept.Expires) {
-		return rpc.Bearer{}, fmt.Errorf("%w: the API token has expired", fault.ErrUnauthenticated)
+	last, ever := n.clock.Last()
+	if err := checkEnd(kept.Expires, last, ever, view.Time()); err != nil {
+		return rpc.Bearer{}, err
 	}
 	return rpc.Bearer{ID: id, Roles: rolesOf(kept.Roles)}, nil
 }
 
-// now is the cluster's time, or the last known.
-func (n *Node) now() time.Time {
-	now, _ := n.clock.Now()
-	return now
+// checkEnd tells why an API token that ends then is not taken, or nil. The time is the later of the one that this node last knew,
+// carried on, and the log's; where it never knew one, it cannot tell that the token has not ended.
+func checkEnd(expires, last time.Time, ever bool, log time.Time) error {
+	switch {
+	case expires.IsZero():
+		return nil
+	case !last.Before(expires), !log.Before(expires):
+		return fmt.Errorf("%w: the API token has expired", fault.ErrUnauthenticated)
+	case !ever:
+		return fmt.Errorf("%w: whether the API token has expired cannot be told here now: ask another node, or show a client certificate", fault.ErrTimeUnknown)
+	}
+	return nil
 }
 
 // rolesOf gives those of the roles that this build knows.

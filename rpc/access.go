@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -189,7 +190,22 @@ func (s *shown) read(state *tls.ConnectionState) {
 		s.err = fmt.Errorf("%w: %w", fault.ErrUnauthenticated, err)
 		return
 	}
-	s.who = &identity{actor: "cert:" + id.Name, name: id.Name, roles: id.Roles, until: state.PeerCertificates[0].NotAfter}
+	s.who = &identity{actor: actorOf(id.Name), name: id.Name, roles: id.Roles, until: state.PeerCertificates[0].NotAfter}
+}
+
+// maxActor is the longest name of an actor that a record can have, in bytes.
+const maxActor = 256
+
+// actorOf is what the record calls the holder of a certificate. A name that does not fit is cut, and a hash of the whole tells it
+// from others.
+func actorOf(name string) string {
+	actor := "cert:" + name
+	if len(actor) <= maxActor {
+		return actor
+	}
+	sum := sha256.Sum256([]byte(name))
+	mark := fmt.Sprintf("…%x", sum[:16])
+	return strings.ToValidUTF8(actor[:maxActor-len(mark)], "") + mark
 }
 
 // challengeHeader tells a caller how it can say who it is (RFC 9110, 11.6.1).
@@ -200,7 +216,7 @@ func challengeHeader(w http.ResponseWriter, err *connect.Error) {
 }
 
 // guarded serves what is no RPC to those who have one of the roles.
-func (a access) guarded(roles []pki.Role, next http.Handler) http.Handler {
+func (a access) guarded(roles []pki.Role, lines *room, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := a.admit(r, roles); err != nil {
 			challengeHeader(w, err)
@@ -208,7 +224,7 @@ func (a access) guarded(roles []pki.Role, next http.Handler) http.Handler {
 			if err.Code() == connect.CodeUnauthenticated {
 				status = http.StatusUnauthorized
 			}
-			http.Error(w, err.Message(), status)
+			tell(w, r, lines, status, err.Message())
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/keyquorum/keyquorum/fsm"
 	"github.com/keyquorum/keyquorum/internal/certs"
 	"github.com/keyquorum/keyquorum/internal/certs/certstest"
 	"github.com/keyquorum/keyquorum/internal/pki"
@@ -23,6 +24,7 @@ import (
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
 	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1/peerv1connect"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
+	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1/keyquorumv1connect"
 )
 
 // whoMay is the table as the documentation has it: docs/ACCESS.md.
@@ -327,5 +329,120 @@ func TestACallerHasARate(t *testing.T) {
 	}
 	if code, body := s.post(t, modest, "keyquorum.v1.ClusterService/Status", ""); code != http.StatusOK {
 		t.Errorf("another caller's: %d, %s", code, body)
+	}
+}
+
+// A path that is not spelt as the table has it leads nowhere, by whatever method and protocol, so there is no way around it.
+func TestNoSpellingLeadsAroundTheTable(t *testing.T) {
+	s := secureServer(t)
+	nobody := s.as(t, certs.Files{})
+	nobody.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	one := s.as(t, certs.Files{})
+	one.CheckRedirect = nobody.CheckRedirect
+	one.Transport.(*http.Transport).Protocols = new(http.Protocols)
+	one.Transport.(*http.Transport).Protocols.SetHTTP1(true)
+	for _, path := range []string{
+		"/keyquorum.v1.TokenService/Verify", "//keyquorum.v1.TokenService/Verify", "/keyquorum.v1.TokenService//Verify",
+		"/keyquorum.v1.TokenService/Verify/", "/./keyquorum.v1.TokenService/Verify", "/x/../keyquorum.v1.TokenService/Verify",
+		"/keyquorum.v1.TokenService/%56erify", "/keyquorum.v1.TokenService%2FVerify", "/KEYQUORUM.V1.TOKENSERVICE/VERIFY",
+		"/keyquorum.v1.TokenService/Verify;x=1", "/keyquorum.v1.TokenService/Verify?message=%7B%7D&encoding=json&connect=v1",
+		"/livez/../keyquorum.v1.TokenService/Verify", "/%6Detrics", "//metrics", "/metrics/", "/metrics?x=1",
+	} {
+		for _, method := range []string{http.MethodPost, http.MethodGet, http.MethodHead, http.MethodPut, http.MethodOptions, http.MethodConnect, "post"} {
+			for _, content := range []string{"application/json", "application/proto", "application/grpc", "application/grpc-web+proto", "application/connect+json"} {
+				for _, h := range []*http.Client{nobody, one} {
+					req, err := http.NewRequestWithContext(t.Context(), method, s.url+path, strings.NewReader("{}"))
+					if err != nil {
+						t.Fatal(err)
+					}
+					req.Header.Set("Content-Type", content)
+					res, err := h.Do(req)
+					if err != nil {
+						continue // what the client does not send, or the server cuts off
+					}
+					_, _ = io.Copy(io.Discard, res.Body)
+					res.Body.Close()
+					// By gRPC and in streams, the refusal is in what follows the status.
+					if res.StatusCode < 300 && res.Header.Get("WWW-Authenticate") == "" {
+						t.Errorf("%s %s as %s: status %d, %v", method, path, content, res.StatusCode, res.Header)
+					}
+				}
+			}
+		}
+	}
+	if asked := s.node.requests(); len(asked) != 0 {
+		t.Errorf("the node was asked %v", asked)
+	}
+}
+
+// A header that comes twice, or is of another scheme, is no token; and it is never passed over for the certificate.
+func TestAnOddAuthorizationIsNone(t *testing.T) {
+	s := secureServer(t)
+	operator := s.as(t, s.ca.Client(t, "ada", pki.Operator))
+	for _, header := range [][]string{
+		{""}, {"Bearer"}, {"Bearer "}, {"Basic token-operator"}, {"token-operator"}, {"Bearer token-operator", "Bearer token-operator"},
+		{"Bearer  token-operator"}, {"Bearer token-operator,Bearer token-operator"},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/keyquorum.v1.ClusterService/Status", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"Content-Type": {"application/json"}, "Authorization": header}
+		res, err := operator.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%q: status %d", header, res.StatusCode)
+		}
+	}
+}
+
+// What a stream shows ends when its caller may no longer see it.
+func TestAStreamEndsWithItsCallersToken(t *testing.T) {
+	s := secureServer(t)
+	s.node.watch = func(send func(*v1.AuditServiceWatchResponse) error) error {
+		for n := range 4 {
+			if n == 2 {
+				s.node.bearers = nil // revoked
+			}
+			if err := send(&v1.AuditServiceWatchResponse{}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	c := keyquorumv1connect.NewAuditServiceClient(s.as(t, certs.Files{}), s.url)
+	req := connect.NewRequest(&v1.AuditServiceWatchRequest{})
+	req.Header().Set("Authorization", "Bearer token-auditor")
+	stream, err := c.Watch(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	got := 0
+	for stream.Receive() {
+		got++
+	}
+	if got != 2 || connect.CodeOf(stream.Err()) != connect.CodeUnauthenticated {
+		t.Errorf("after %d messages it ended with %v", got, stream.Err())
+	}
+}
+
+// The longest name that a certificate can have fits into the record, whole or told apart from all others.
+func TestTheLongestNameCanWrite(t *testing.T) {
+	s := secureServer(t)
+	actors := map[string]bool{}
+	for _, name := range []string{strings.Repeat("é", 125) + "a", strings.Repeat("é", 128), strings.Repeat("é", 127) + "ab"} {
+		status, body := s.post(t, s.as(t, s.ca.Client(t, name, pki.Operator)), "keyquorum.v1.ClusterService/TransferLeadership", "")
+		actor := s.node.caller.Actor
+		if c := (fsm.Command{Op: fsm.Tick{}, Origin: fsm.Origin{Actor: actor}}); status != http.StatusOK || c.Validate() != nil {
+			t.Errorf("%d bytes: status %d, %s; %v", len(actor), status, body, c.Validate())
+		}
+		actors[actor] = true
+	}
+	if len(actors) != 3 || !actors["cert:"+strings.Repeat("é", 125)+"a"] {
+		t.Errorf("got %q", slices.Collect(maps.Keys(actors)))
 	}
 }

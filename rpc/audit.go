@@ -44,10 +44,15 @@ func (s auditService) Watch(ctx context.Context, req *connect.Request[v1.AuditSe
 	}
 	bounded, cancel := context.WithTimeout(ctx, maxWatch)
 	defer cancel()
-	deadline := callOf(ctx).extend
-	deadline()
+	c := callOf(ctx)
+	c.extend()
 	err := s.node.AuditWatch(bounded, req.Msg, func(res *v1.AuditServiceWatchResponse) error {
-		deadline()
+		if c.readmit != nil {
+			if err := c.readmit(); err != nil {
+				return err
+			}
+		}
+		c.extend()
 		return stream.Send(res)
 	})
 	switch {

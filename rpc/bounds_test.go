@@ -193,3 +193,48 @@ func TestUnreadMetricsHoldNobodyUp(t *testing.T) {
 		}
 	})
 }
+
+// Who asks for what does not exist, and is known to nobody, takes no place of those who verify.
+func TestUnreadAnswersAboutNothingTakeNoOnesPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, p := serveInBubble(t, 0, func(cfg *rpc.Config) { cfg.Limits = rpc.Limits{Reads: 3} })
+		for _, path := range []string{"/nothing", "/readyz", "/metrics"} {
+			greedy := speakFrames(t, p.dial("stranger"))
+			for range 20 {
+				greedy.get(t, path)
+				synctest.Wait()
+			}
+		}
+		client := keyquorumv1connect.NewTokenServiceClient(over(t, p, "login", true), s.url)
+		if _, err := client.Verify(t.Context(), connect.NewRequest(&v1.VerifyRequest{Token: "x"})); err != nil {
+			t.Errorf("meanwhile, another caller gets %v", err)
+		}
+	})
+}
+
+// A probe is answered however many do not take their answers: with its status alone, if need be.
+func TestProbesAreAnsweredWhileOthersReadNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, p := serveInBubble(t, 0, nil)
+		ended := 0
+		for range 12 {
+			greedy := speakFrames(t, p.dial("stranger"))
+			for range 100 {
+				greedy.get(t, "/readyz")
+			}
+			synctest.Wait()
+			ok, _, _ := greedy.counts()
+			ended += ok
+		}
+		res, err := over(t, p, "kubelet", false).Get(s.url + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if res.StatusCode != http.StatusOK || ended != 1200 {
+			t.Errorf("a probe gets %s after %d answers", res.Status, ended)
+		}
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+	})
+}

@@ -26,14 +26,15 @@ const (
 // edge is what a request meets first: it gives it an id and a place, reads its body, and answers what connect could
 // only answer without them.
 type edge struct {
-	next     http.Handler
-	log      *slog.Logger
-	metrics  *metrics
-	errors   *connect.ErrorWriter
-	access   access
-	callers  callers
-	routes   map[string]route
-	nowhere  route
+	next    http.Handler
+	log     *slog.Logger
+	metrics *metrics
+	errors  *connect.ErrorWriter
+	access  access
+	callers callers
+	routes  map[string]route
+	// nowhere is for what asks for no procedure, whoever sends it.
+	nowhere  *room
 	refusals *room
 }
 
@@ -88,8 +89,9 @@ func newEdge(next http.Handler, log *slog.Logger, m *metrics, limits Limits, who
 		}
 	}
 	return &edge{
-		next: next, access: who, log: log, metrics: m, errors: connect.NewErrorWriter(), routes: routes, nowhere: route{room: reads},
+		next: next, access: who, log: log, metrics: m, errors: connect.NewErrorWriter(), routes: routes,
 		callers:  callers{rate: int64(limits.CallerRate), most: int64(limits.CallerRequests)},
+		nowhere:  newRoom("unknown", maxRefusals),
 		refusals: newRoom("refused", maxRefusals),
 	}
 }
@@ -100,7 +102,8 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
 	to, known := e.routes[r.URL.Path]
 	if !known {
-		to = e.nowhere
+		to.room = e.nowhere
+		answerSoon(w)
 	}
 	if known {
 		use, err := e.admit(w, r, c, to)
@@ -120,6 +123,7 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if known && r.Method == http.MethodPost { // to others, connect answers 405 with what is allowed
 		if to.stream {
 			c.writer = w
+			c.readmit = func() error { return e.readmit(r) }
 		}
 		if err := receive(r, to.body, to.stream); err != nil {
 			e.refuse(w, r, c, err)
@@ -151,6 +155,14 @@ func (e *edge) admit(w http.ResponseWriter, r *http.Request, c *call, to route) 
 	return e.callers.enter(c.who, to.room)
 }
 
+// readmit is for a stream that is on its way: its caller's API token may have been revoked since, or its certificate have run out.
+func (e *edge) readmit(r *http.Request) error {
+	if _, err := e.access.admit(r, allowed[r.URL.Path]); err != nil {
+		return err
+	}
+	return nil
+}
+
 // flush waits until the answer is on the connection. Over HTTP/2, net/http would do that for the last few KiB once the
 // handler has returned, and each of many streams would hold them for as long as its caller likes.
 func flush(w http.ResponseWriter, r *http.Request) {
@@ -180,12 +192,17 @@ func (e *edge) turnAway(w http.ResponseWriter, r *http.Request, c *call, err *co
 		panic(http.ErrAbortHandler)
 	}
 	defer e.refusals.leave()
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(refusalTimeout)) // httptest's has none
+	answerSoon(w)
 	e.refuse(w, r, c, err)
 }
 
 // refusalTimeout is how long a caller can take to read that there is no place for its request.
 const refusalTimeout = 5 * time.Second
+
+// answerSoon bounds the time in which a caller can take its answer by refusalTimeout.
+func answerSoon(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(refusalTimeout)) // httptest's has none
+}
 
 func overloaded(kind string, why error) *connect.Error {
 	return connect.NewError(connect.CodeUnavailable,

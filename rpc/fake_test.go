@@ -37,6 +37,8 @@ type fakeNode struct {
 	ready   error
 	live    error
 	bearers map[string]rpc.Bearer
+	// watch takes the place of AuditWatch.
+	watch func(send func(*v1.AuditServiceWatchResponse) error) error
 }
 
 func (n *fakeNode) take(ctx context.Context, by rpc.Caller, req proto.Message) error {
@@ -197,6 +199,9 @@ func (n *fakeNode) AuditHead(ctx context.Context) (*v1.AuditServiceHeadResponse,
 }
 
 func (n *fakeNode) AuditWatch(ctx context.Context, req *v1.AuditServiceWatchRequest, send func(*v1.AuditServiceWatchResponse) error) error {
+	if n.watch != nil {
+		return n.watch(send)
+	}
 	res, err := give(ctx, n, rpc.Caller{}, req, &v1.AuditServiceWatchResponse{PreviousHash: "h"})
 	if err != nil {
 		return err

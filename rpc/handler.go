@@ -35,12 +35,20 @@ func NewHandler(cfg Config) http.Handler {
 	services.Handle(keyquorumv1connect.NewAccessServiceHandler(accessService{cfg.Node}, opts))
 	services.Handle(keyquorumv1connect.NewAuditServiceHandler(auditService{cfg.Node}, opts))
 	services.Handle(peerv1connect.NewPeerServiceHandler(peerService{cfg.Node}, opts))
-	mux := http.NewServeMux()
-	if !cfg.OmitProbes {
-		mountProbes(mux, cfg, who)
+	rpcs := newEdge(services, cfg.Logger, metrics, cfg.Limits, who)
+	if cfg.OmitProbes {
+		return rpcs
 	}
-	mux.Handle("/", newEdge(services, cfg.Logger, metrics, cfg.Limits, who))
-	return mux
+	probes := http.NewServeMux()
+	mountProbes(probes, cfg, who)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// What a mux answers by itself has no bound of ours, so it is asked for what it serves alone.
+		if isProbe(cfg, r) {
+			probes.ServeHTTP(w, r)
+		} else {
+			rpcs.ServeHTTP(w, r)
+		}
+	})
 }
 
 // options are those of every RPC.

@@ -21,6 +21,8 @@ type call struct {
 	reached bool
 	// writer is where a stream's limits on time are set; nil where the request has one answer.
 	writer http.ResponseWriter
+	// readmit tells why a stream's caller may see no more of it, or nil; nil where the request has one answer.
+	readmit func() error
 }
 
 type callKey struct{}

@@ -54,6 +54,8 @@ func NewServer(h http.Handler, cfg ServerConfig) *http.Server {
 		WriteTimeout:   2 * DefaultMaxTimeout,
 		IdleTimeout:    2 * time.Minute,
 		MaxHeaderBytes: 16 << 10,
+		// The handler bounds what it answers; net/http would not.
+		DisableGeneralOptionsHandler: true,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: 100,
 			// What has come and was not read yet: a stream may use what the others leave.

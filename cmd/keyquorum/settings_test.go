@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -158,6 +160,29 @@ func FuzzSettingsFile(f *testing.F) {
 		for _, key := range file.keys() {
 			if len(file.values[key].texts) == 0 {
 				t.Errorf("%q has no value", key)
+			}
+		}
+	})
+}
+
+// FuzzSettings has a command read any file as its settings, through to the checks of their values: what is wrong is told, as wrong
+// usage and by the file's name.
+func FuzzSettings(f *testing.F) {
+	f.Add("name: n1\ndata-dir: /d\nkeyring: /k\ninsecure: true\nlisten: 127.0.0.1:7400\nraft-listen: :7401\ngossip-listen: '[::1]:7402'\n")
+	f.Add("tls-cert: c\ntls-key: k\ntls-ca: a\njoin: [a:1, b:2]\nregion: r\nreplica: true\naudit-max-size: 64MiB\naudit-failure: warn\n")
+	f.Add("addr: https://a:1,b\ntoken-file: t\ntimeout: 5s\ncaller-rate: -1\nlog-level: debug\nlog-format: json\n")
+	f.Add("name: [a, b]\nnosuch: 1\nreplica: maybe\nadvertise: 1.2.3.4\nkeyring: vault://h/p?x=y\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		path := settingsIn(t, text)
+		env := func(string) (string, bool) { return "", false }
+		for _, args := range [][]string{{"serve"}, {"verify", "t"}, {"keyring", "status"}} {
+			s := &session{out: newPrinter(io.Discard, env), err: newPrinter(io.Discard, env), env: env}
+			line, err := parse(append(args, "--config", path), s)
+			if err == nil && line.run == nil {
+				t.Errorf("%q: nothing to run, and no fault", args)
+			}
+			if usage := (*usageError)(nil); err != nil && !errors.As(err, &usage) {
+				t.Errorf("%q: %v is not wrong usage", args, err)
 			}
 		}
 	})

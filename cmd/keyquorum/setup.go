@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -146,10 +145,10 @@ func (c *setupCommand) makeNode(ca *pki.CA, n setupNode, all []setupNode) error 
 	dir := c.folder(n.name)
 	leaf, err := ca.IssueNode(pki.NodeRequest{Name: n.name, Hosts: n.hosts})
 	if err == nil {
-		err = c.leaf(dir, leaf)
+		err = c.leaf(dir, ca, leaf)
 	}
 	if err == nil {
-		err = c.copy(filepath.Join(c.in(rootFolder), keyringFile), filepath.Join(dir, keyringFile), 0o600)
+		err = c.copyKeyring(filepath.Join(dir, keyringFile))
 	}
 	if err != nil || n.port == 0 {
 		return err
@@ -179,7 +178,7 @@ func (c *setupCommand) makeOperator(ca *pki.CA, nodes []setupNode) error {
 		Name: operatorFolder, Roles: []pki.Role{pki.Operator, pki.Issuer, pki.Verifier, pki.Auditor},
 	})
 	if err == nil {
-		err = c.leaf(dir, leaf)
+		err = c.leaf(dir, ca, leaf)
 	}
 	if err != nil || nodes[0].port == 0 {
 		return err
@@ -197,23 +196,25 @@ func (c *setupCommand) makeOperator(ca *pki.CA, nodes []setupNode) error {
 }
 
 // leaf writes a certificate, its key and the CA's certificate to a folder.
-func (c *setupCommand) leaf(dir string, leaf *pki.Leaf) error {
+func (c *setupCommand) leaf(dir string, ca *pki.CA, leaf *pki.Leaf) error {
 	if err := plainfile.MakeDir(dir); err != nil {
 		return err
 	}
 	if err := c.made(leaf.Write(filepath.Join(dir, leafCert), filepath.Join(dir, leafKey))); err != nil {
 		return err
 	}
-	return c.copy(filepath.Join(c.in(rootFolder), pki.CACertFile), filepath.Join(dir, pki.CACertFile), 0o644)
+	return c.made(plainfile.WriteNew(filepath.Join(dir, pki.CACertFile), pki.EncodeCertificate(ca.Certificate()), 0o644))
 }
 
-func (c *setupCommand) copy(from, to string, mode fs.FileMode) error {
-	text, err := os.ReadFile(from)
+// copyKeyring gives a node its keyring. One that others could read or change is refused: its copies would look as if it had been
+// secret all the while.
+func (c *setupCommand) copyKeyring(to string) error {
+	text, err := plainfile.Read(c.in(rootFolder, keyringFile), seal.MaxText, plainfile.Private)
 	if err != nil {
 		return err
 	}
 	defer clear(text)
-	return c.made(plainfile.WriteNew(to, text, mode))
+	return c.made(plainfile.WriteNew(to, text, 0o600))
 }
 
 // settings writes a file of settings.
