@@ -380,8 +380,14 @@ func TestAnOddAuthorizationIsNone(t *testing.T) {
 	s := secureServer(t)
 	operator := s.as(t, s.ca.Client(t, "ada", pki.Operator))
 	for _, header := range [][]string{
-		{""}, {"Bearer"}, {"Bearer "}, {"Basic token-operator"}, {"token-operator"}, {"Bearer token-operator", "Bearer token-operator"},
-		{"Bearer  token-operator"}, {"Bearer token-operator,Bearer token-operator"},
+		{""},
+		{"Bearer"},
+		{"Bearer "},
+		{"Basic token-operator"},
+		{"token-operator"},
+		{"Bearer token-operator", "Bearer token-operator"},
+		{"Bearer  token-operator"},
+		{"Bearer token-operator,Bearer token-operator"},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/keyquorum.v1.ClusterService/Status", strings.NewReader("{}"))
 		if err != nil {

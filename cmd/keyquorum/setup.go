@@ -158,10 +158,16 @@ func (c *setupCommand) makeNode(ca *pki.CA, n setupNode, all []setupNode) error 
 		join = append(join, fmt.Sprintf("127.0.0.1:%d", other.port+2))
 	}
 	return c.settings(filepath.Join(dir, serveSettings), [][2]string{
-		{"name", n.name}, {"data-dir", filepath.Join(dir, "data")}, {"keyring", filepath.Join(dir, keyringFile)},
-		{"tls-cert", filepath.Join(dir, leafCert)}, {"tls-key", filepath.Join(dir, leafKey)}, {"tls-ca", filepath.Join(dir, pki.CACertFile)},
-		{"listen", fmt.Sprintf("127.0.0.1:%d", n.port)}, {"raft-listen", fmt.Sprintf("127.0.0.1:%d", n.port+1)},
-		{"gossip-listen", fmt.Sprintf("127.0.0.1:%d", n.port+2)}, {"probe-listen", fmt.Sprintf("127.0.0.1:%d", n.port+3)},
+		{"name", n.name},
+		{"data-dir", filepath.Join(dir, "data")},
+		{"keyring", filepath.Join(dir, keyringFile)},
+		{"tls-cert", filepath.Join(dir, leafCert)},
+		{"tls-key", filepath.Join(dir, leafKey)},
+		{"tls-ca", filepath.Join(dir, pki.CACertFile)},
+		{"listen", fmt.Sprintf("127.0.0.1:%d", n.port)},
+		{"raft-listen", fmt.Sprintf("127.0.0.1:%d", n.port+1)},
+		{"gossip-listen", fmt.Sprintf("127.0.0.1:%d", n.port+2)},
+		{"probe-listen", fmt.Sprintf("127.0.0.1:%d", n.port+3)},
 		{"join", strings.Join(join, ",")},
 	})
 }
@@ -182,8 +188,10 @@ func (c *setupCommand) makeOperator(ca *pki.CA, nodes []setupNode) error {
 		addresses = append(addresses, fmt.Sprintf("127.0.0.1:%d", n.port))
 	}
 	return c.settings(filepath.Join(dir, clientFile), [][2]string{
-		{"addr", strings.Join(addresses, ",")}, {"tls-ca", filepath.Join(dir, pki.CACertFile)},
-		{"tls-cert", filepath.Join(dir, leafCert)}, {"tls-key", filepath.Join(dir, leafKey)},
+		{"addr", strings.Join(addresses, ",")},
+		{"tls-ca", filepath.Join(dir, pki.CACertFile)},
+		{"tls-cert", filepath.Join(dir, leafCert)},
+		{"tls-key", filepath.Join(dir, leafKey)},
 	})
 }
 
