@@ -206,9 +206,10 @@ func TestTheRecordHasWhoAsked(t *testing.T) {
 	}
 }
 
-// A node cannot pass a request on in another one's name, nor bring in another one.
+// A node cannot pass a request on in another one's name, nor bring in another one, nor have another one leave.
 func TestANodeSpeaksForItself(t *testing.T) {
 	s := secureServer(t)
+	s.node.members = []*v1.Member{{NodeId: "id-n2", Name: "n2"}, {NodeId: "id-n3", Name: "n3"}}
 	transport := s.as(t, s.ca.Node(t, "n2", "127.0.0.1"))
 	peer := peerv1connect.NewPeerServiceClient(transport, s.url)
 	issue := &peerv1.ForwardRequest_Issue{Issue: &v1.IssueRequest{Subject: "ada"}}
@@ -223,6 +224,10 @@ func TestANodeSpeaksForItself(t *testing.T) {
 		}))
 		if denied := connect.CodeOf(err) == connect.CodePermissionDenied; denied != (node == "n3") {
 			t.Errorf("joining as %s: %v", node, err)
+		}
+		_, err = peer.Leave(t.Context(), connect.NewRequest(&peerv1.LeaveRequest{NodeId: "id-" + node, Challenge: []byte("c"), KeyringProof: []byte("p")}))
+		if denied := connect.CodeOf(err) == connect.CodePermissionDenied; denied != (node == "n3") {
+			t.Errorf("leaving as %s: %v", node, err)
 		}
 	}
 	if by := s.node.local.caller; by.Actor != "cert:ada" || by.Node != "n2" {

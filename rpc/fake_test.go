@@ -37,6 +37,7 @@ type fakeNode struct {
 	ready   error
 	live    error
 	bearers map[string]rpc.Bearer
+	members []*v1.Member
 	// watch takes the place of AuditWatch.
 	watch func(send func(*v1.AuditServiceWatchResponse) error) error
 }
@@ -129,7 +130,7 @@ func (n *fakeNode) Status(ctx context.Context) (*v1.StatusResponse, error) {
 }
 
 func (n *fakeNode) Members(ctx context.Context) (*v1.MembersResponse, error) {
-	return give(ctx, n, rpc.Caller{}, &v1.MembersRequest{}, &v1.MembersResponse{})
+	return give(ctx, n, rpc.Caller{}, &v1.MembersRequest{}, &v1.MembersResponse{Members: n.members})
 }
 
 func (n *fakeNode) GetSettings(ctx context.Context) (*v1.GetSettingsResponse, error) {

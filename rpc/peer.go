@@ -111,7 +111,21 @@ func (s peerService) Join(ctx context.Context, req *connect.Request[peerv1.JoinR
 }
 
 func (s peerService) Leave(ctx context.Context, req *connect.Request[peerv1.LeaveRequest]) (*connect.Response[peerv1.LeaveResponse], error) {
-	return answer(ctx, req, checkLeave, s.node.Leave)
+	return answer(ctx, req, checkLeave, func(ctx context.Context, msg *peerv1.LeaveRequest) (*peerv1.LeaveResponse, error) {
+		members, err := s.node.Members(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range members.GetMembers() {
+			if m.GetNodeId() != msg.GetNodeId() {
+				continue
+			}
+			if err := speaksFor(ctx, m.GetName()); err != nil {
+				return nil, err
+			}
+		}
+		return s.node.Leave(ctx, msg)
+	})
 }
 
 func (s peerService) AuditRecords(ctx context.Context, req *connect.Request[peerv1.AuditRecordsRequest]) (*connect.Response[peerv1.AuditRecordsResponse], error) {
