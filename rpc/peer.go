@@ -112,20 +112,28 @@ func (s peerService) Join(ctx context.Context, req *connect.Request[peerv1.JoinR
 
 func (s peerService) Leave(ctx context.Context, req *connect.Request[peerv1.LeaveRequest]) (*connect.Response[peerv1.LeaveResponse], error) {
 	return answer(ctx, req, checkLeave, func(ctx context.Context, msg *peerv1.LeaveRequest) (*peerv1.LeaveResponse, error) {
-		members, err := s.node.Members(ctx)
-		if err != nil {
+		if err := s.leavesItself(ctx, msg.GetNodeId()); err != nil {
 			return nil, err
-		}
-		for _, m := range members.GetMembers() {
-			if m.GetNodeId() != msg.GetNodeId() {
-				continue
-			}
-			if err := speaksFor(ctx, m.GetName()); err != nil {
-				return nil, err
-			}
 		}
 		return s.node.Leave(ctx, msg)
 	})
+}
+
+// leavesItself wants the member with the id to be the caller, where that can be known.
+func (s peerService) leavesItself(ctx context.Context, id string) error {
+	if who := callOf(ctx).who; who == nil || !who.known() {
+		return nil
+	}
+	members, err := s.node.Members(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range members.GetMembers() {
+		if m.GetNodeId() == id {
+			return speaksFor(ctx, m.GetName())
+		}
+	}
+	return nil
 }
 
 func (s peerService) AuditRecords(ctx context.Context, req *connect.Request[peerv1.AuditRecordsRequest]) (*connect.Response[peerv1.AuditRecordsResponse], error) {
