@@ -12,6 +12,7 @@ package pki
 
 import (
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"net/url"
@@ -88,11 +89,15 @@ func (i Identity) String() string { return fmt.Sprintf("%q (%s)", i.Name, join(i
 // be known already. URIs of other schemes are passed over. The error wraps ErrNoIdentity or ErrIdentity.
 func Identify(cert *x509.Certificate) (Identity, error) {
 	var id Identity
-	for _, u := range cert.URIs {
+	texts, err := spelt(cert)
+	if err != nil {
+		return Identity{}, err
+	}
+	for i, u := range cert.URIs {
 		if u.Scheme != scheme {
 			continue
 		}
-		role, name, err := readURI(u)
+		role, name, err := readURI(u, texts[i])
 		if err != nil {
 			return Identity{}, fmt.Errorf("%w: %q: %w", ErrIdentity, u, err)
 		}
@@ -109,6 +114,40 @@ func Identify(cert *x509.Certificate) (Identity, error) {
 	return id, nil
 }
 
+// altNames is the extension that has a certificate's URIs, and uriTag the tag of each there (RFC 5280, 4.2.1.6).
+var altNames = asn1.ObjectIdentifier{2, 5, 29, 17}
+
+const uriTag = 6
+
+// spelt gives the URIs as the certificate has them. Parsing makes some of them alike, such as those in capitals, and who
+// issues certificates may go by the text.
+func spelt(cert *x509.Certificate) ([]string, error) {
+	var texts []string
+	for _, e := range cert.Extensions {
+		if !e.Id.Equal(altNames) {
+			continue
+		}
+		var names []asn1.RawValue
+		if _, err := asn1.Unmarshal(e.Value, &names); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrIdentity, err)
+		}
+		for _, n := range names {
+			if n.Class == asn1.ClassContextSpecific && n.Tag == uriTag {
+				texts = append(texts, string(n.Bytes))
+			}
+		}
+	}
+	if len(cert.Extensions) == 0 { // it is not out of a certificate's bytes
+		for _, u := range cert.URIs {
+			texts = append(texts, u.String())
+		}
+	}
+	if len(texts) != len(cert.URIs) {
+		return nil, fmt.Errorf("%w: its URIs cannot be told apart", ErrIdentity)
+	}
+	return texts, nil
+}
+
 // ordered gives each role of a list once, in the order of the constants.
 func ordered(list []Role) []Role {
 	return slices.DeleteFunc(slices.Clone(roles), func(r Role) bool { return !slices.Contains(list, r) })
@@ -121,9 +160,9 @@ var (
 	errSpelling = errors.New("is not spelt as it should be")
 )
 
-// readURI gives what a URI of our scheme says. Each role and name has one spelling (see identityURI), so that what else
+// readURI gives what a URI of our scheme, which is spelt as text, says. Each role and name has one spelling (see identityURI), so that what else
 // compares the texts comes to no other result.
-func readURI(u *url.URL) (Role, string, error) {
+func readURI(u *url.URL, text string) (Role, string, error) {
 	switch {
 	case u.Opaque != "" || u.Host == "":
 		return "", "", errForm
@@ -145,7 +184,7 @@ func readURI(u *url.URL) (Role, string, error) {
 	if err := CheckName(name); err != nil {
 		return "", "", fmt.Errorf("the name %w", err)
 	}
-	if want := identityURI(role, name).String(); u.String() != want {
+	if want := identityURI(role, name).String(); text != want {
 		return "", "", fmt.Errorf("%w: %s", errSpelling, want)
 	}
 	return role, name, nil

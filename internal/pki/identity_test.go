@@ -1,12 +1,19 @@
 package pki_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
+	"math/big"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyquorum/keyquorum/internal/pki"
 )
@@ -136,4 +143,40 @@ func FuzzIdentify(f *testing.F) {
 			t.Errorf("%q was accepted for %s", text, want)
 		}
 	})
+}
+
+// What a parser of URIs makes alike is told apart: a CA that goes by the text lets none through that is read as another.
+func TestASpellingThatParsesAlikeIsRefused(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]error{
+		"keyquorum://node/n1":     nil,
+		"KEYQUORUM://node/n1":     pki.ErrIdentity,
+		"keyQuorum://node/n1":     pki.ErrIdentity,
+		"keyquorum://node/n1#":    pki.ErrIdentity,
+		"spiffe://node/n1":        pki.ErrNoIdentity,
+		"urn:keyquorum://node/n1": pki.ErrNoIdentity,
+	} {
+		value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(text)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
+			ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: value}},
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id, err := pki.Identify(cert); !errors.Is(err, want) {
+			t.Errorf("%s: %v, %v", text, id, err)
+		}
+	}
 }
