@@ -76,6 +76,20 @@ func (n *Node) Standing(context.Context) (*peerv1.StandingResponse, error) {
 	}, nil
 }
 
+// Admits implements rpc.Peers.
+func (n *Node) Admits(name, id string) bool {
+	view := n.fsm.View()
+	if !view.Founded() {
+		return true
+	}
+	for _, m := range view.Members() {
+		if m.Name == name && (id == "" || m.ID == id) {
+			return true
+		}
+	}
+	return false
+}
+
 // Tick implements rpc.Peers, on the leader.
 func (n *Node) Tick(ctx context.Context, req *peerv1.TickRequest) (*peerv1.TickResponse, error) {
 	position, err := n.ticks.Tick(ctx, req.GetNodeId(), req.GetWaited())

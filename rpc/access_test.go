@@ -229,9 +229,32 @@ func TestANodeSpeaksForItself(t *testing.T) {
 		if denied := connect.CodeOf(err) == connect.CodePermissionDenied; denied != (node == "n3") {
 			t.Errorf("leaving as %s: %v", node, err)
 		}
+		_, err = peer.Tick(t.Context(), connect.NewRequest(&peerv1.TickRequest{NodeId: "id-" + node}))
+		if denied := connect.CodeOf(err) == connect.CodePermissionDenied; denied != (node == "n3") {
+			t.Errorf("asking for a tick as %s: %v", node, err)
+		}
 	}
 	if by := s.node.local.caller; by.Actor != "cert:ada" || by.Node != "n2" {
 		t.Errorf("the leader was told that %+v asked", by)
+	}
+}
+
+// A node that was removed, and has its certificate still, can pass nothing on.
+func TestANodeThatIsNoMemberPassesNothingOn(t *testing.T) {
+	s := secureServer(t)
+	s.node.members = []*v1.Member{{NodeId: "id-n3", Name: "n3"}}
+	peer := peerv1connect.NewPeerServiceClient(s.as(t, s.ca.Node(t, "n2", "127.0.0.1")), s.url)
+	_, err := peer.Forward(t.Context(), connect.NewRequest(&peerv1.ForwardRequest{
+		Actor: "cert:ada", Source: "10.0.0.1", Node: "n2", Write: &peerv1.ForwardRequest_Issue{Issue: &v1.IssueRequest{Subject: "ada"}},
+	}))
+	if connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), "a member's certificate") {
+		t.Errorf("it was told %v", err)
+	}
+	if len(s.node.local.requests()) != 0 {
+		t.Error("the write was carried out")
+	}
+	if _, err := peer.Standing(t.Context(), connect.NewRequest(&peerv1.StandingRequest{})); err != nil {
+		t.Errorf("it could not ask whether there is a cluster: %v", err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -158,6 +159,12 @@ func (n *fakeNode) Bearer(_ context.Context, token string) (rpc.Bearer, error) {
 }
 
 func (n *fakeNode) Local() rpc.Writer { return n.local }
+
+func (n *fakeNode) Admits(name, id string) bool {
+	return n.members == nil || slices.ContainsFunc(n.members, func(m *v1.Member) bool {
+		return m.GetName() == name && (id == "" || m.GetNodeId() == id)
+	})
+}
 
 func (n *fakeNode) Standing(ctx context.Context) (*peerv1.StandingResponse, error) {
 	return give(ctx, n, rpc.Caller{}, &peerv1.StandingRequest{}, &peerv1.StandingResponse{NodeId: "id"})

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 
 	"connectrpc.com/connect"
@@ -19,7 +20,7 @@ func (s peerService) Forward(ctx context.Context, req *connect.Request[peerv1.Fo
 		callOf(ctx).id = id
 	}
 	return answer(ctx, req, checkForward, func(ctx context.Context, msg *peerv1.ForwardRequest) (*peerv1.ForwardResponse, error) {
-		if err := speaksFor(ctx, msg.GetNode()); err != nil {
+		if err := cmp.Or(speaksFor(ctx, msg.GetNode()), speaksAsMember(ctx, s.node, "")); err != nil {
 			return nil, err
 		}
 		by := Caller{Actor: msg.GetActor(), Source: msg.GetSource(), Node: msg.GetNode(), RequestID: RequestID(ctx)}
@@ -90,7 +91,12 @@ func (s peerService) Standing(ctx context.Context, req *connect.Request[peerv1.S
 }
 
 func (s peerService) Tick(ctx context.Context, req *connect.Request[peerv1.TickRequest]) (*connect.Response[peerv1.TickResponse], error) {
-	return answer(ctx, req, checkTick, s.node.Tick)
+	return answer(ctx, req, checkTick, func(ctx context.Context, msg *peerv1.TickRequest) (*peerv1.TickResponse, error) {
+		if err := speaksAsMember(ctx, s.node, msg.GetNodeId()); err != nil {
+			return nil, err
+		}
+		return s.node.Tick(ctx, msg)
+	})
 }
 
 func (s peerService) Applied(ctx context.Context, req *connect.Request[peerv1.AppliedRequest]) (*connect.Response[peerv1.AppliedResponse], error) {
@@ -112,28 +118,11 @@ func (s peerService) Join(ctx context.Context, req *connect.Request[peerv1.JoinR
 
 func (s peerService) Leave(ctx context.Context, req *connect.Request[peerv1.LeaveRequest]) (*connect.Response[peerv1.LeaveResponse], error) {
 	return answer(ctx, req, checkLeave, func(ctx context.Context, msg *peerv1.LeaveRequest) (*peerv1.LeaveResponse, error) {
-		if err := s.leavesItself(ctx, msg.GetNodeId()); err != nil {
+		if err := speaksAsMember(ctx, s.node, msg.GetNodeId()); err != nil {
 			return nil, err
 		}
 		return s.node.Leave(ctx, msg)
 	})
-}
-
-// leavesItself wants the member with the id to be the caller, where that can be known.
-func (s peerService) leavesItself(ctx context.Context, id string) error {
-	if who := callOf(ctx).who; who == nil || !who.known() {
-		return nil
-	}
-	members, err := s.node.Members(ctx)
-	if err != nil {
-		return err
-	}
-	for _, m := range members.GetMembers() {
-		if m.GetNodeId() == id {
-			return speaksFor(ctx, m.GetName())
-		}
-	}
-	return nil
 }
 
 func (s peerService) AuditRecords(ctx context.Context, req *connect.Request[peerv1.AuditRecordsRequest]) (*connect.Response[peerv1.AuditRecordsResponse], error) {
