@@ -34,7 +34,7 @@ import (
 var abuse = flag.Duration("abuse", 2*time.Second, "how long each port is abused; `make abuse` takes a minute")
 
 const (
-	// halfOpen connections say nothing, slow ones a byte a second of the beginning of a handshake.
+	// halfOpen connections at a time say nothing, slow ones a byte a second of the beginning of a handshake.
 	halfOpen, slow = 2000, 200
 	// noisy callers send random bytes, each a piece every noisePace at most.
 	noisy     = 8
@@ -231,11 +231,18 @@ func (a *attacker) attack(t *testing.T, udp bool, address string, during func())
 		all.Go(func() { noise(ctx, network, address, i, &calls, &pieces, &bytes) })
 	}
 	if !udp {
-		all.Go(func() { holdOpen(ctx, address, &held) })
+		hello := clientHello(ctx)
+		for i := range halfOpen + slow {
+			says := hello
+			if i >= slow {
+				says = nil
+			}
+			all.Go(func() { holdOpen(ctx, address, says, &held) })
+		}
 	}
 	during()
 	all.Wait()
-	return fmt.Sprintf("%d random pieces of %d KiB in all, by %d connections; %d held open", pieces.Load(), bytes.Load()>>10, calls.Load(), held.Load())
+	return fmt.Sprintf("%d random pieces of %d KiB in all, by %d connections; %d more that said little or nothing", pieces.Load(), bytes.Load()>>10, calls.Load(), held.Load())
 }
 
 // beginnings are what the first bytes can be so that what follows is looked at: nothing, a record of TLS, HTTP/2's and
@@ -281,36 +288,45 @@ func noise(ctx context.Context, network, address string, caller int, calls, piec
 	}
 }
 
-// holdOpen opens connections, of which most say nothing, and closes them at the end.
-func holdOpen(ctx context.Context, address string, held *atomic.Int64) {
-	var conns []net.Conn
-	defer func() {
-		for _, conn := range conns {
-			conn.Close()
-		}
-	}()
-	hello := clientHello(ctx)
-	for len(conns) < halfOpen+slow && ctx.Err() == nil {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-		if err != nil {
-			continue
-		}
-		conns = append(conns, conn)
-		held.Add(1)
-	}
+// holdOpen keeps a connection open that says nothing, or, if it is slow, its hello a byte a second. When it is hung up on, it
+// calls again with the next second.
+func holdOpen(ctx context.Context, address string, hello []byte, calls *atomic.Int64) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for i := range hello {
-		for _, conn := range conns[max(0, len(conns)-slow):] {
-			conn.Write(hello[i : i+1]) // it may have been hung up on
+	for ctx.Err() == nil {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		if err == nil {
+			calls.Add(1)
+			hold(ctx, conn, hello, tick.C)
 		}
 		select {
 		case <-ctx.Done():
-			return
 		case <-tick.C:
 		}
 	}
-	<-ctx.Done()
+}
+
+// hold returns when the other side, or the time, has ended the connection.
+func hold(ctx context.Context, conn net.Conn, hello []byte, tick <-chan time.Time) {
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		_, _ = io.Copy(io.Discard, conn)
+	}()
+	defer func() { conn.Close(); <-over }()
+	for {
+		select {
+		case <-over:
+			return
+		case <-ctx.Done():
+			return
+		case <-tick:
+			if len(hello) > 0 {
+				conn.Write(hello[:1]) // it may have been hung up on
+				hello = hello[1:]
+			}
+		}
+	}
 }
 
 // clientHello is what a caller that means well begins with.
