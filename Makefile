@@ -116,6 +116,10 @@ partition: ## Cut nodes off from each other, each in a network namespace of its 
 capture: ## Capture all traffic of a cluster, and search it, its disks and its logs for secrets; needs root and ip
 	unshare --net $(GO) test -count 1 -v -timeout 5m -run Capture ./test/e2e -capture
 
+.PHONY: abuse
+abuse: ## Abuse each kind of port of a cluster for a minute: random bytes, half-open connections, wrong certificates
+	$(GO) test -count 1 -v -timeout 15m -run Abused ./test/e2e -abuse 1m
+
 .PHONY: sim
 sim: ## Simulate SEEDS clusters under faults, from seed FROM on; the last line has the sums
 	@mkdir -p bin

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
 
 	"github.com/keyquorum/keyquorum/internal/certs"
 	"github.com/keyquorum/keyquorum/internal/certs/certstest"
@@ -232,7 +233,7 @@ func (a *attacker) attack(t *testing.T, udp bool, address string, during func())
 	}
 	if !udp {
 		hello := clientHello(ctx)
-		for i := range halfOpen + slow {
+		for i := range min(halfOpen+slow, mayOpen(t)/2) {
 			says := hello
 			if i >= slow {
 				says = nil
@@ -243,6 +244,16 @@ func (a *attacker) attack(t *testing.T, udp bool, address string, during func())
 	during()
 	all.Wait()
 	return fmt.Sprintf("%d random pieces of %d KiB in all, by %d connections; %d more that said little or nothing", pieces.Load(), bytes.Load()>>10, calls.Load(), held.Load())
+}
+
+// mayOpen is how many files this process can have open.
+func mayOpen(t *testing.T) int {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	return int(min(limit.Cur, 1<<20))
 }
 
 // beginnings are what the first bytes can be so that what follows is looked at: nothing, a record of TLS, HTTP/2's and

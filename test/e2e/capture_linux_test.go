@@ -77,6 +77,9 @@ func TestACaptureHoldsNoSecret(t *testing.T) {
 	for _, what := range s.secrets.in(w.odd) {
 		t.Errorf("a frame that is neither TCP nor UDP holds %s", what)
 	}
+	for _, what := range s.secrets.in(s.printed) {
+		t.Errorf("the command line prints %s", what)
+	}
 	t.Logf("the capture: %d frames, %d flows, %d bytes", w.frames, len(flows), seen)
 	var disks, logs int
 	for _, n := range c.Nodes {
@@ -98,6 +101,7 @@ type story struct {
 	tokens  []string // of users
 	api     []string // of callers
 	copies  string   // what data directories held in between
+	printed []byte   // by the command line
 }
 
 func (s *story) tell(t *testing.T) {
@@ -131,9 +135,11 @@ func (s *story) cli(t *testing.T, args ...string) {
 	for name, value := range s.c.Env() {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
-	if out, err := cmd.CombinedOutput(); err != nil || len(out) == 0 {
+	out, err := cmd.CombinedOutput()
+	if err != nil || len(out) == 0 {
 		t.Errorf("%s: %v\n%s", strings.Join(args, " "), err, out)
 	}
+	s.printed = append(s.printed, out...)
 }
 
 // keep copies what is on a node's disk now, as later it may be overwritten. The node must not run.
@@ -401,8 +407,9 @@ func (s *story) knowsTLSKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.secrets.bytes(t, "a private key of TLS", raw)
-		// The last line has the public key; the one before has the private one alone.
-		s.secrets.text(t, "a private key of TLS, in PEM", strings.Split(string(text), "\n")[1])
+		for _, line := range strings.Split(string(text), "\n")[1:3] { // the third has the public key alone
+			s.secrets.text(t, "a private key of TLS, in PEM", line)
+		}
 	}
 }
 
@@ -529,21 +536,25 @@ func (s *story) checkSigned(t *testing.T, keys [][]byte) {
 // checkPorts sees that the capture has all that the nodes' ports said and heard.
 func checkPorts(t *testing.T, w *wire, c *e2e.Cluster) {
 	t.Helper()
-	sums := make(map[string]int64)
-	for _, n := range c.Nodes {
-		for _, p := range []struct {
-			kind, address string
-			udp           bool
-		}{{"RPC", n.Addr(), false}, {"Raft", n.RaftAddr(), false}, {"gossip by TCP", n.GossipAddr(), false}, {"gossip by UDP", n.GossipAddr(), true}} {
-			bytes := w.ports[portKey{p.udp, netip.MustParseAddrPort(p.address).Port()}]
-			if bytes == 0 {
+	for _, p := range []struct {
+		kind    string
+		udp     bool
+		address func(*e2e.Node) string
+	}{
+		{"RPC", false, (*e2e.Node).Addr},
+		{"Raft", false, (*e2e.Node).RaftAddr},
+		{"gossip by TCP", false, (*e2e.Node).GossipAddr},
+		{"gossip by UDP", true, (*e2e.Node).GossipAddr},
+	} {
+		var sum int64
+		for _, n := range c.Nodes {
+			port := netip.MustParseAddrPort(p.address(n)).Port()
+			if w.ports[portKey{p.udp, port}] == 0 {
 				t.Errorf("the capture has nothing of the port of %s for %s", n.Name, p.kind)
 			}
-			sums[p.kind] += bytes
+			sum += w.ports[portKey{p.udp, port}]
 		}
-	}
-	for kind, sum := range sums {
-		t.Logf("%-14s %9d bytes", kind, sum)
+		t.Logf("%-14s %9d bytes", p.kind, sum)
 	}
 }
 
