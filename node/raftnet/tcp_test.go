@@ -150,7 +150,7 @@ func TestTCPGivesRaftNoStranger(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
+		t.Cleanup(func() { c.Close() })
 		if _, err := io.WriteString(c, greeting); err != nil {
 			t.Fatal(err)
 		}
