@@ -112,6 +112,14 @@ e2e: ## Run all rounds of the tests of the real binary as processes
 partition: ## Cut nodes off from each other, each in a network namespace of its own; needs root, ip and nft
 	unshare --net $(GO) test -count 1 -v -timeout 30m -run Partition ./test/e2e -partition
 
+.PHONY: capture
+capture: ## Capture all traffic of a cluster, and search it, its disks and its logs for secrets; needs root and ip
+	unshare --net $(GO) test -count 1 -v -timeout 5m -run Capture ./test/e2e -capture
+
+.PHONY: abuse
+abuse: ## Abuse each kind of port of a cluster for a minute: random bytes, half-open connections, wrong certificates
+	$(GO) test -count 1 -v -timeout 15m -run Abused ./test/e2e -abuse 1m
+
 .PHONY: sim
 sim: ## Simulate SEEDS clusters under faults, from seed FROM on; the last line has the sums
 	@mkdir -p bin

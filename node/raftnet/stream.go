@@ -3,7 +3,6 @@ package raftnet
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"time"
@@ -28,6 +27,8 @@ type stream struct {
 	log       hclog.Logger
 	ctx       context.Context //nolint:containedctx // the stream's own life: it ends with Close, and dialling with it
 	cancel    context.CancelFunc
+	arrivals  chan arrival
+	running   sync.WaitGroup // what takes connections from outside, and hears them out
 
 	mu     sync.Mutex
 	conns  map[*conn]struct{}
@@ -53,11 +54,13 @@ func newStream(cfg TCPConfig) *stream {
 		local:     string(cfg.LocalID),
 		log:       cfg.Logger,
 		conns:     make(map[*conn]struct{}),
+		arrivals:  make(chan arrival),
 	}
 	s.strangers = conncap.New(cfg.MaxConns/4, s.crowded)
 	s.callers = conncap.New(cfg.MaxConns-cfg.MaxConns/4, s.crowded)
 	//nolint:forbidigo // raft's interface gives no context to dial in
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.running.Go(s.admit)
 	return s
 }
 
@@ -77,7 +80,7 @@ func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Co
 			return nil, err
 		}
 	}
-	tracked, ok := s.track(c, nil)
+	tracked, ok := s.track(c)
 	if !ok {
 		return nil, net.ErrClosed
 	}
@@ -107,23 +110,78 @@ func (s *stream) connectTo(hostPort string, timeout time.Duration) (net.Conn, er
 	return s.dial(ctx, "tcp", hostPort)
 }
 
-// Accept gives the next connection.
+// Accept gives the next connection, once it is known that it is meant for this node: raft keeps a large buffer for each
+// that it is given, and a stranger is not to cost that.
 func (s *stream) Accept() (net.Conn, error) {
-	c, err := s.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	guarded := conncap.Wrap(c)
-	tracked, ok := s.track(guarded, guarded)
-	if !ok {
+	select {
+	case a := <-s.arrivals:
+		return a.conn, a.err
+	case <-s.ctx.Done():
 		return nil, net.ErrClosed
+	}
+}
+
+// arrival is what Accept gives.
+type arrival struct {
+	conn net.Conn
+	err  error
+}
+
+// hand gives what was accepted to whoever waits for it, and tells whether anybody will.
+func (s *stream) hand(a arrival) bool {
+	select {
+	case s.arrivals <- a:
+		return true
+	case <-s.ctx.Done():
+		return false
+	}
+}
+
+// admit takes connections from outside until the stream is closed. Each is heard out by itself.
+func (s *stream) admit() {
+	for {
+		c, err := s.Listener.Accept()
+		switch {
+		case err != nil && !s.hand(arrival{err: err}):
+			return
+		case err == nil:
+			s.running.Go(func() { s.welcome(c) })
+		}
+	}
+}
+
+// welcome hands a connection on once it has said for whom it is.
+func (s *stream) welcome(c net.Conn) {
+	guarded := conncap.Wrap(c)
+	tracked, ok := s.track(guarded)
+	if !ok {
+		return
 	}
 	if s.local == "" {
 		guarded.Enter(s.callers)
-		return tracked, nil
+	} else {
+		guarded.Enter(s.strangers)
+		if err := s.hear(c, guarded); err != nil {
+			s.log.Debug("a connection to the raft port is closed", "error", err)
+			_ = tracked.Close()
+			return
+		}
 	}
-	guarded.Enter(s.strangers)
-	return tracked, c.SetReadDeadline(time.Now().Add(s.patience))
+	if !s.hand(arrival{conn: tracked}) {
+		_ = tracked.Close()
+	}
+}
+
+// hear lets a stranger in who says for whom it is.
+func (s *stream) hear(c net.Conn, guarded *conncap.Conn) error {
+	if err := c.SetReadDeadline(time.Now().Add(s.patience)); err != nil {
+		return err
+	}
+	if err := readGreeting(guarded, s.local); err != nil {
+		return err
+	}
+	guarded.Enter(s.callers)
+	return c.SetReadDeadline(time.Time{})
 }
 
 // Close closes the listener and all connections.
@@ -133,6 +191,7 @@ func (s *stream) Close() error {
 	for _, c := range s.drain() {
 		_ = c.Close()
 	}
+	s.running.Wait()
 	return err
 }
 
@@ -147,15 +206,15 @@ func (s *stream) drain() []*conn {
 	return all
 }
 
-// track notes c, or closes it where all is closed. guarded is c if it came from outside.
-func (s *stream) track(c net.Conn, guarded *conncap.Conn) (*conn, bool) {
+// track notes c, or closes it where all is closed.
+func (s *stream) track(c net.Conn) (*conn, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		_ = c.Close()
 		return nil, false
 	}
-	tracked := &conn{Conn: c, of: s, guarded: guarded}
+	tracked := &conn{Conn: c, of: s}
 	s.conns[tracked] = struct{}{}
 	return tracked, true
 }
@@ -179,31 +238,7 @@ func (s *stream) forget(c *conn) {
 
 type conn struct {
 	net.Conn
-	of      *stream
-	guarded *conncap.Conn // nil for one that this node opened
-	greeted bool          // of the one goroutine that reads
-}
-
-// Read looks at the greeting of a connection from outside first.
-func (c *conn) Read(b []byte) (int, error) {
-	if c.guarded != nil && c.of.local != "" && !c.greeted {
-		if err := c.readGreeting(); err != nil {
-			c.of.log.Debug("a connection to the raft port is closed", "error", err)
-			_ = c.Close()
-			return 0, io.EOF
-		}
-	}
-	return c.Conn.Read(b)
-}
-
-// readGreeting lets a stranger in who says for whom it is.
-func (c *conn) readGreeting() error {
-	if err := readGreeting(c.Conn, c.of.local); err != nil {
-		return err
-	}
-	c.greeted = true
-	c.guarded.Enter(c.of.callers)
-	return c.SetReadDeadline(time.Time{})
+	of *stream
 }
 
 func (c *conn) Close() error {

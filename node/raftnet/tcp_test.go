@@ -134,3 +134,30 @@ func TestTCPAdvertise(t *testing.T) {
 		t.Errorf("advertises %q", got)
 	}
 }
+
+// Raft keeps 256 KiB for each connection that it is given.
+func TestTCPGivesRaftNoStranger(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := TCPConfig{Listener: l, Dial: new(net.Dialer).DialContext, LocalID: "n"}
+	s := newStream(cfg.withDefaults())
+	defer s.Close()
+	var said []net.Conn
+	for _, greeting := range []string{"", "\x01", "\x05other", "\x01n"} {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if _, err := io.WriteString(c, greeting); err != nil {
+			t.Fatal(err)
+		}
+		said = append(said, c)
+	}
+	member, err := s.Accept()
+	if err != nil || member.RemoteAddr().String() != said[3].LocalAddr().String() {
+		t.Errorf("accepted %v, %v", member, err)
+	}
+}

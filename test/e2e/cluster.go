@@ -19,6 +19,8 @@ import (
 // Cluster is some nodes with one keyring.
 type Cluster struct {
 	Nodes []*Node
+	// Operator is the API token that founding gave; empty where there is no access control.
+	Operator string
 
 	t   testing.TB
 	ca  *authority
@@ -36,9 +38,12 @@ func newAuthority(t testing.TB) *authority {
 	return &authority{ca, ca.Client(t, "tests", pki.Operator, pki.Issuer, pki.Verifier, pki.Auditor)}
 }
 
-// WithTLS has a client call as the one who may do everything.
-func (a *authority) WithTLS() client.Option {
-	return client.WithTLS(client.TLSFiles{CA: a.caller.CA, Certificate: a.caller.Certificate, Key: a.caller.Key})
+// options have a client call as the one who may do everything. Without an authority there is nothing to show.
+func (a *authority) options() []client.Option {
+	if a == nil {
+		return nil
+	}
+	return []client.Option{client.WithTLS(client.TLSFiles{CA: a.caller.CA, Certificate: a.caller.Certificate, Key: a.caller.Key})}
 }
 
 // Start runs a cluster of that many nodes, all of them voters and ready.
@@ -53,9 +58,20 @@ func Start(t testing.TB, nodes int) *Cluster {
 // test failed, what the nodes printed is shown.
 func New(t testing.TB, nodes int) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, dir: t.TempDir(), ca: newAuthority(t)}
+	return prepare(t, nodes, newAuthority(t))
+}
+
+// NewInsecure is New for nodes without TLS and access control.
+func NewInsecure(t testing.TB, nodes int) *Cluster {
+	t.Helper()
+	return prepare(t, nodes, nil)
+}
+
+func prepare(t testing.TB, nodes int, ca *authority) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t, dir: t.TempDir(), ca: ca}
 	t.Cleanup(c.end)
-	making := launch(t, filepath.Join(c.dir, "keyring.log"), "", nil, "keyring", "init", c.keyring())
+	making := launch(t, filepath.Join(c.dir, "keyring.log"), "", nil, "keyring", "init", c.Keyring())
 	if code := making.exit(t, Patience); code != 0 {
 		t.Fatalf("keyring init exits %d", code)
 	}
@@ -65,14 +81,18 @@ func New(t testing.TB, nodes int) *Cluster {
 	return c
 }
 
-func (c *Cluster) keyring() string { return filepath.Join(c.dir, "keyring") }
+// CA is what the certificates of a cluster with TLS come from.
+func (c *Cluster) CA() *certstest.CA { return c.ca.CA }
+
+// Keyring is the path of the master keyring, which all nodes read.
+func (c *Cluster) Keyring() string { return filepath.Join(c.dir, "keyring") }
 
 // Add makes one more node, and does not start it.
 func (c *Cluster) Add() *Node {
 	name := fmt.Sprintf("n%d", len(c.Nodes)+1)
 	n := &Node{
 		Name: name, Dir: filepath.Join(c.dir, name), Host: "127.0.0.1",
-		t: c.t, ca: c.ca, keyring: c.keyring(), log: filepath.Join(c.dir, name+".log"), seeds: c.seeds,
+		t: c.t, ca: c.ca, keyring: c.Keyring(), log: filepath.Join(c.dir, name+".log"), seeds: c.seeds,
 	}
 	c.Nodes = append(c.Nodes, n)
 	return n
@@ -96,7 +116,8 @@ func (c *Cluster) Found() {
 		n.launch()
 	}
 	Await(c.t, "the cluster to be founded", func() bool {
-		_, err := c.Nodes[0].API().Init(c.ctx(), &v1.InitRequest{})
+		res, err := c.Nodes[0].API().Init(c.ctx(), &v1.InitRequest{})
+		c.Operator = res.GetOperatorToken()
 		return err == nil
 	})
 	c.AwaitVoters(len(c.Nodes))
@@ -107,6 +128,9 @@ func (c *Cluster) Found() {
 
 // Env has the command line call as the one who may do everything.
 func (c *Cluster) Env() map[string]string {
+	if c.ca == nil {
+		return nil
+	}
 	return map[string]string{
 		"KEYQUORUM_TLS_CA": c.ca.caller.CA, "KEYQUORUM_TLS_CERT": c.ca.caller.Certificate, "KEYQUORUM_TLS_KEY": c.ca.caller.Key,
 	}
@@ -202,7 +226,7 @@ func (c *Cluster) Client(opts ...client.Option) *client.Client {
 // ClientOf is an application's client that is given these addresses.
 func (c *Cluster) ClientOf(addresses []string, opts ...client.Option) *client.Client {
 	c.t.Helper()
-	api, err := client.New(addresses, append([]client.Option{c.ca.WithTLS()}, opts...)...)
+	api, err := client.New(addresses, append(c.ca.options(), opts...)...)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -55,6 +55,15 @@ func (n *Node) Addr() string {
 	return n.rpc
 }
 
+// RaftAddr is where the node takes Raft's messages.
+func (n *Node) RaftAddr() string { return n.raft }
+
+// GossipAddr is where the node gossips, by TCP and UDP.
+func (n *Node) GossipAddr() string { return n.gossip }
+
+// LogFile is where what the node prints goes.
+func (n *Node) LogFile() string { return n.log }
+
 // Move gives the node other ports, from the next Start on.
 func (n *Node) Move() {
 	n.rpc, n.raft, n.gossip = FreeAddress(n.Host), FreeAddress(n.Host), FreeAddress(n.Host)
@@ -86,8 +95,8 @@ func (n *Node) Start() {
 	})
 }
 
-// certificate gives the files of the node at the host that it listens at.
-func (n *Node) certificate() certs.Files {
+// Certificate gives the files of the node at the host that it listens at.
+func (n *Node) Certificate() certs.Files {
 	if n.files == nil {
 		n.files = make(map[string]certs.Files)
 	}
@@ -115,19 +124,27 @@ func (n *Node) launch() {
 	if n.rpc == "" {
 		n.Move()
 	}
-	api, err := client.New([]string{n.Addr()}, client.InOrder(), client.WithTimeout(2*time.Second), n.ca.WithTLS())
+	api, err := client.New([]string{n.Addr()}, append(n.ca.options(), client.InOrder(), client.WithTimeout(2*time.Second))...)
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(api.Close)
 	n.api = api
-	files := n.certificate()
-	args := append([]string{
+	args := []string{
 		"serve", "--name", n.Name, "--data-dir", n.Dir, "--keyring", n.keyring,
-		"--tls-cert", files.Certificate, "--tls-key", files.Key, "--tls-ca", files.CA,
 		"--listen", n.rpc, "--raft-listen", n.raft, "--gossip-listen", n.gossip, "--join", n.seeds(),
-	}, n.Flags...)
+	}
+	args = append(append(args, n.credentials()...), n.Flags...)
 	n.proc = launch(n.t, n.log, n.Setup, n.Env, args...)
+}
+
+// credentials are the flags that say how the node's ports are secured.
+func (n *Node) credentials() []string {
+	if n.ca == nil {
+		return []string{"--insecure"}
+	}
+	files := n.Certificate()
+	return []string{"--tls-cert", files.Certificate, "--tls-key", files.Key, "--tls-ca", files.CA}
 }
 
 // Refuses starts the node's process, which has to end by itself with exit code 1, and gives what it said.

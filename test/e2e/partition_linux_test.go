@@ -32,7 +32,7 @@ func TestARevocationHoldsOnBothSidesOfAPartition(t *testing.T) {
 	if !*partition {
 		t.Skip("it needs root and a network of its own: run `make partition`")
 	}
-	onlyLoopback(t)
+	onlyLoopback(t, "make partition")
 	var took struct {
 		sync.Mutex
 		all []time.Duration
@@ -60,11 +60,11 @@ func TestARevocationHoldsOnBothSidesOfAPartition(t *testing.T) {
 }
 
 // onlyLoopback sees that nothing but the test's own networks is touched.
-func onlyLoopback(t *testing.T) {
+func onlyLoopback(t *testing.T, target string) {
 	t.Helper()
 	links := strings.Split(strings.TrimSpace(run(t, "ip", "-o", "link")), "\n")
 	if len(links) != 1 || !strings.Contains(links[0], " lo:") {
-		t.Fatalf("this network is not the test's own: run `make partition`\n%s", strings.Join(links, "\n"))
+		t.Fatalf("this network is not the test's own: run `%s`\n%s", target, strings.Join(links, "\n"))
 	}
 	run(t, "ip", "link", "set", "lo", "up")
 }
