@@ -239,7 +239,7 @@ func TestANodeSpeaksForItself(t *testing.T) {
 	}
 }
 
-// A node that was removed, and has its certificate still, can pass nothing on.
+// A node that was removed, and has its certificate still, can pass nothing on, and reads no audit records.
 func TestANodeThatIsNoMemberPassesNothingOn(t *testing.T) {
 	s := secureServer(t)
 	s.node.members = []*v1.Member{{NodeId: "id-n3", Name: "n3"}}
@@ -255,6 +255,10 @@ func TestANodeThatIsNoMemberPassesNothingOn(t *testing.T) {
 	}
 	if _, err := peer.Standing(t.Context(), connect.NewRequest(&peerv1.StandingRequest{})); err != nil {
 		t.Errorf("it could not ask whether there is a cluster: %v", err)
+	}
+	_, err = peer.AuditRecords(t.Context(), connect.NewRequest(&peerv1.AuditRecordsRequest{}))
+	if connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("asking for audit records, it was told %v", err)
 	}
 }
 

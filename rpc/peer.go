@@ -126,5 +126,10 @@ func (s peerService) Leave(ctx context.Context, req *connect.Request[peerv1.Leav
 }
 
 func (s peerService) AuditRecords(ctx context.Context, req *connect.Request[peerv1.AuditRecordsRequest]) (*connect.Response[peerv1.AuditRecordsResponse], error) {
-	return answer(ctx, req, unchecked, s.node.AuditRecords)
+	return answer(ctx, req, unchecked, func(ctx context.Context, msg *peerv1.AuditRecordsRequest) (*peerv1.AuditRecordsResponse, error) {
+		if err := speaksAsMember(ctx, s.node, ""); err != nil {
+			return nil, err
+		}
+		return s.node.AuditRecords(ctx, msg)
+	})
 }

@@ -118,7 +118,7 @@ func (c *connections) cut() {
 }
 
 // A cluster goes over to another CA, node by node, while callers ask all of it, and none of them notices.
-func TestANewCAUnderLoad(t *testing.T) {
+func TestMembersGoOverToANewCAUnderLoad(t *testing.T) {
 	older, newer := certstest.New(t), certstest.New(t)
 	var dialled connections
 	var holders []*holder
