@@ -203,8 +203,13 @@ func (r *readings) between(from, to time.Time) (low, high time.Duration) {
 	return low, high
 }
 
+// carriedOn is by how much a clock that is a tenth off is more than that off after two seconds without a measurement, which is
+// how long a node takes its time as known.
+const carriedOn = 250 * time.Millisecond
+
 // leniency is how long before and after an expiry a verdict may treat the token as if it had come, or not: the bound on the
-// clocks, or what the node's own time was off by. The log's time counts as well, and is the leaders': it can be ahead
+// clocks, or, at STALE_OK, what the node's own time was off by: at the other levels a node gives no verdict that hangs on more
+// than it knows of the time. The log's time counts as well, and is the leaders': it can be ahead
 // for as long as one of them was.
 func (w *World) leniency(o *Op) (early, late time.Duration) {
 	host, _, _ := strings.Cut(o.Process, "#")
@@ -214,10 +219,13 @@ func (w *World) leniency(o *Op) (early, late time.Duration) {
 			w.timely.note(m.host, l)
 		}
 		low, high := w.timely.of(m.host).between(o.Began.Add(-3*time.Second), now)
-		early = max(early, high)
 		if m.host == host {
 			late = -low
+			if o.Level != StaleOK {
+				late, high = min(late, clockBound+carriedOn), min(high, clockBound+carriedOn)
+			}
 		}
+		early = max(early, high)
 	}
 	return max(clockBound, early+lookEvery), max(clockBound, late+lookEvery)
 }
