@@ -50,10 +50,8 @@ func (n *Net) Thaw(host string) {
 	n.update(func() { delete(n.frozen, host) })
 }
 
-// Traffic counts what a network has carried, in bytes.
+// Traffic counts what became of what was sent, in bytes.
 type Traffic struct {
-	// Sent is all that was sent between two hosts.
-	Sent uint64
 	// Dropped was lost at a link that was cut, Held was held back for a while.
 	Dropped, Held uint64
 	// Slowed counts writes that a slow link delayed.
@@ -62,7 +60,17 @@ type Traffic struct {
 	Reset uint64
 }
 
-// Traffic gives what the network has carried so far.
+// Sent counts what a host has written to other hosts, whether it arrived or not.
+type Sent struct{ Writes, Bytes uint64 }
+
+// SentBy gives what host has sent so far.
+func (n *Net) SentBy(host string) Sent {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sent[host]
+}
+
+// Traffic gives what has become of the network's traffic so far.
 func (n *Net) Traffic() Traffic {
 	n.mu.Lock()
 	defer n.mu.Unlock()

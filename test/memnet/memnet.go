@@ -52,6 +52,7 @@ type Net struct {
 	isolated  map[string]bool
 	frozen    map[string]bool
 	traffic   Traffic
+	sent      map[string]Sent // by host
 }
 
 // New makes a network without hosts: they come to be when they listen or dial.
@@ -63,6 +64,7 @@ func New() *Net {
 		links:     make(map[link]*state),
 		isolated:  make(map[string]bool),
 		frozen:    make(map[string]bool),
+		sent:      make(map[string]Sent),
 	}
 	n.changed = sync.NewCond(&n.mu)
 	return n

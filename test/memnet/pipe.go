@@ -38,8 +38,9 @@ func newPipe(n *Net, from, to string) *pipe {
 // send puts s on its way, or loses it.
 func (p *pipe) send(s segment) {
 	size := uint64(len(s.data))
-	if p.from != p.to {
-		p.net.traffic.Sent += size
+	if p.from != p.to && size > 0 {
+		sent := p.net.sent[p.from]
+		p.net.sent[p.from] = Sent{Writes: sent.Writes + 1, Bytes: sent.Bytes + size}
 	}
 	if p.torn || !p.net.reaches(p.from, p.to) {
 		p.torn = true
