@@ -18,7 +18,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 IMAGE    ?= keyquorum
 COMPOSE  ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-# What has to build for wasip1 too: the parts that a simulation will replay exactly.
+# What has to build for wasip1 too, which keeps what only a real operating system has out of it: docs/ARCHITECTURE.md.
 WASI_PKGS := ./fsm/... ./node/... ./rpc/... ./client/...
 # Where generated code is, and nothing else.
 GENERATED := rpc/gen fsm/internal/logpb

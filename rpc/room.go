@@ -12,7 +12,7 @@ import (
 // A request counts from its first byte until its answer is on the connection, so that answers which nobody reads are
 // bounded too. Zero fields take their defaults.
 type Limits struct {
-	// Reads are Verify, Get, Status, Members and GetSettings; 2048.
+	// Reads are Verify, Get, Status, Members, GetSettings and AuditService's Head; 2048.
 	Reads int
 	// Writes are those that callers send; 1024.
 	Writes int

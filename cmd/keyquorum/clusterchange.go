@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 
+	"github.com/keyquorum/keyquorum/client"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
@@ -87,6 +88,20 @@ func (c *clusterTransferCommand) run(ctx context.Context, s *session) error {
 	if c.JSON {
 		return s.out.json(res)
 	}
-	s.out.printf("leader: %s\n", clean(cmp.Or(res.GetLeaderId(), "none yet")))
+	s.out.printf("leader: %s\n", clean(cmp.Or(nameOf(ctx, cluster, res.GetLeaderId()), "none yet")))
 	return nil
+}
+
+// nameOf gives a member's name, or its id where no node can be asked for the name.
+func nameOf(ctx context.Context, cluster *client.Client, id string) string {
+	res, err := cluster.Members(ctx)
+	if err != nil {
+		return id
+	}
+	for _, m := range res.GetMembers() {
+		if m.GetNodeId() == id {
+			return m.GetName()
+		}
+	}
+	return id
 }

@@ -64,9 +64,6 @@ func (c *serveCommand) run(ctx context.Context, s *session) error {
 		return err
 	}
 	log := newLogger(s.err, c.LogLevel, c.LogFormat)
-	if err := harden(); err != nil {
-		log.Warn("the process's memory, which has keys in it, is not kept from core dumps", "error", err)
-	}
 	keyring, err := awaitKeyring(ctx, store, log)
 	if err != nil {
 		return err

@@ -238,6 +238,5 @@ func (c *setupCommand) tell(s *session, nodes []setupNode) {
 		s.out.printf("  keyquorum serve --config %s\n", clean(filepath.Join(c.folder(n.name), serveSettings)))
 	}
 	s.out.printf("Then:\n")
-	s.out.printf("  export KEYQUORUM_CONFIG=%s\n", clean(c.in(operatorFolder, clientFile)))
-	s.out.printf("  keyquorum cluster init --addr 127.0.0.1:%d --wait 30s\n", nodes[0].port)
+	s.out.printf("  keyquorum cluster init --config %s --wait 30s\n", clean(c.in(operatorFolder, clientFile)))
 }

@@ -2,8 +2,11 @@ package e2e_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -136,4 +139,26 @@ func TestADirectoryOnAReadOnlyDiskIsRefused(t *testing.T) {
 	n.Start()
 	n.AwaitReady()
 	acknowledged.Check(t, c.Nodes...)
+}
+
+// A command waits for its token, which it is never given, while its limits are looked at.
+func TestNoCommandLeavesACoreDump(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), e2e.Binary(t), "verify", "-", "--addr", "127.0.0.1:1")
+	stdin, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		_ = cmd.Wait() // the empty token is refused
+	})
+	none := regexp.MustCompile(`(?m)^Max core file size +0 +0 `)
+	e2e.Await(t, "the command to have no core dumps", func() bool {
+		limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", cmd.Process.Pid))
+		return err == nil && none.Match(limits)
+	})
 }

@@ -32,11 +32,11 @@ func TestTheReadmesFirstClusterWorks(t *testing.T) {
 		t.Fatal(err)
 	}
 	ports := make(elsewhere)
-	servers, said := 0, ""
+	started, said := false, ""
 	for _, commands := range readmeCommands(t, "## A first cluster", ports) {
-		if strings.HasPrefix(commands, "./keyquorum serve") {
-			background(t, dir, "exec "+commands)
-			servers++
+		if strings.Contains(commands, "./keyquorum serve") {
+			background(t, dir, commands+"wait")
+			started = true
 			continue
 		}
 		said += foreground(t, dir, commands)
@@ -44,10 +44,10 @@ func TestTheReadmesFirstClusterWorks(t *testing.T) {
 			ports.settings(t, dir)
 		}
 	}
-	if servers != 3 {
-		t.Fatalf("the README starts %d servers, want 3", servers)
+	if !started {
+		t.Fatal("the README starts no servers")
 	}
-	if !strings.Contains(said, "in cluster") || strings.Count(said, "\nvalid\n") != 3 {
+	if !strings.Contains(said, "Founded cluster") || strings.Count(said, "\nvalid\n") != 3 {
 		t.Errorf("in the end it says\n%s", said)
 	}
 	for _, name := range []string{"n1", "n2", "n3"} {
