@@ -150,6 +150,7 @@ func (s *survey) found() *witnesses {
 	slices.SortFunc(w.members, func(a, b *witness) int {
 		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.id, b.id))
 	})
+	slices.SortFunc(s.lists, func(a, b list) int { return cmp.Or(cmp.Compare(len(a.ids), len(b.ids)), slices.Compare(a.ids, b.ids)) })
 	w.lists = []list{union}
 	for _, l := range s.lists {
 		if len(l.ids) > 1 {

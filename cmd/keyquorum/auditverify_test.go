@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -122,6 +123,21 @@ func (k *keeper) home() string {
 	return ""
 }
 
+// conspire has nodes with those ids tell what this one does, and names them as members.
+func (k *keeper) conspire(t *testing.T, ids ...string) {
+	t.Helper()
+	var others []*keeper
+	all := slices.Clone(k.members)
+	for _, id := range ids {
+		other := &keeper{id: id, chain: k.chain}
+		others = append(others, other)
+		all = append(all, memberAt(id, other.serve(t)))
+	}
+	for _, other := range append(others, k) {
+		other.members = all
+	}
+}
+
 func verifyAudit(t *testing.T, code int, files string, addresses ...string) result {
 	t.Helper()
 	return at(t, strings.Join(addresses, ",")).must(code, "audit", "verify", files)
@@ -173,25 +189,15 @@ func TestAuditVerifyIsNotFooledByOneNode(t *testing.T) {
 			liar.members = []*v1.Member{memberAt("id-2", liar.home()), memberAt("id-2", liar.serve(t)), memberAt("id-2", liar.serve(t))}
 		}, 1, "2 of 3 members"},
 		"there are others, who say the same": {func(t *testing.T, liar *keeper) {
-			all := []*v1.Member{liar.members[1]}
-			for _, id := range []string{"id-8", "id-9"} {
-				all = append(all, memberAt(id, (&keeper{id: id, members: all, chain: liar.chain}).serve(t)))
-			}
-			liar.members = all
+			liar.members = liar.members[1:2]
+			liar.conspire(t, "id-8", "id-9")
 		}, 3, "of 3 that "},
 		"there are others besides": {func(t *testing.T, liar *keeper) {
-			all := append([]*v1.Member{}, liar.members...)
-			for _, id := range []string{"id-7", "id-8", "id-9"} {
-				all = append(all, memberAt(id, (&keeper{id: id, members: all, chain: liar.chain}).serve(t)))
-			}
-			liar.members = all
+			liar.conspire(t, "id-7", "id-8", "id-9")
 		}, 3, "of 3 that "},
 		"the others are where it answers for them": {func(t *testing.T, liar *keeper) {
-			all := []*v1.Member{liar.members[1]}
-			for _, id := range []string{"id-1", "id-3"} {
-				all = append(all, memberAt(id, (&keeper{id: id, members: all, chain: liar.chain}).serve(t)))
-			}
-			liar.members = all
+			liar.members = liar.members[1:2]
+			liar.conspire(t, "id-1", "id-3")
 		}, 3, "n2: "},
 		"there is a crowd": {func(_ *testing.T, liar *keeper) {
 			for i := range maxPlaces {
@@ -242,8 +248,15 @@ func TestAuditVerifyCountsOnlyTheMemberThatWasAsked(t *testing.T) {
 // A node that hides its last records has everybody's cut off if the head is the last one that all have.
 func TestAuditVerifyTakesNoEarlierHeadOfOneNode(t *testing.T) {
 	files := filesOf(t, history(9)[:5])
-	k := keepers(t, history(9), history(9)[:5], history(9))
-	wants(t, verifyAudit(t, 1, files, k[1].home()).out, "bad: record 6 is cut off; 2 of 3 members agree on the head, record 8", "  differing  n2\n")
-	k[0].members[2].RpcAddress = strings.TrimPrefix(nobody(t), "http://")
-	wants(t, verifyAudit(t, 3, files, k[1].home()).errors, "no majority of the members tells the same, about record 8")
+	t.Run("the others answer", func(t *testing.T) {
+		t.Parallel() // it takes the time that a node has for writing its last records
+		k := keepers(t, history(9), history(9)[:5], history(9))
+		wants(t, verifyAudit(t, 1, files, k[1].home()).out, "bad: record 6 is cut off; 2 of 3 members agree on the head, record 8", "  differing  n2\n")
+	})
+	t.Run("one other answers", func(t *testing.T) {
+		t.Parallel()
+		k := keepers(t, history(9), history(9)[:5], history(9))
+		k[0].members[2].RpcAddress = strings.TrimPrefix(nobody(t), "http://")
+		wants(t, verifyAudit(t, 3, files, k[1].home()).errors, "no majority of the members tells the same, about record 8")
+	})
 }
