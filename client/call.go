@@ -13,9 +13,10 @@ type safety int
 const (
 	// onceSent may be tried elsewhere only while it was never sent.
 	onceSent safety = iota
-	// checked names the state that it expects, so that it cannot happen twice.
+	// checked names the state that it expects, so that it cannot happen twice, or the one that there shall be, so that
+	// twice is as good as once. Where no attempt succeeds, it may have happened.
 	checked
-	// repeatable changes nothing that a second sending would make worse.
+	// repeatable changes nothing that anybody would miss or meet.
 	repeatable
 )
 

@@ -5,7 +5,9 @@
 // now, as far as sending the request again is safe:
 //
 //   - reads and Issue always are;
-//   - Rotate, Revoke and Delete are where the request names the key that it expects, or was never sent.
+//   - Rotate, Revoke and Delete are where the request names the key that it expects;
+//   - UpdateSettings and RetireMasterKey are, as they say what shall be;
+//   - every other change, and these without such a key, are where they were never sent.
 //
 // What a node refuses comes back as an *Error, which says what, where and why, and which errors.Is tells apart
 // by the sentinels of this package. To Verify, a token that is not valid is an answer, not an error.

@@ -131,6 +131,60 @@ func TestALostAnswerToAWriteIsAnUnknownOutcome(t *testing.T) {
 	}
 }
 
+// changes are calls that say what shall be, so that they may be sent again.
+var changes = map[string]func(context.Context, *client.Client) error{
+	"UpdateSettings": func(ctx context.Context, c *client.Client) error {
+		_, err := c.UpdateSettings(ctx, &v1.UpdateSettingsRequest{})
+		return err
+	},
+	"RetireMasterKey": func(ctx context.Context, c *client.Client) error {
+		_, err := c.RetireMasterKey(ctx, &v1.RetireMasterKeyRequest{})
+		return err
+	},
+}
+
+func TestAChangeThatIsSentAgainIsOpenUntilAnAttemptSucceeds(t *testing.T) {
+	for name, change := range changes {
+		live := &fake{}
+		if err := change(t.Context(), newClient(t, hangingUp(t), live.serve(t))); err != nil || live.calls.Load() != 1 {
+			t.Errorf("%s is safe to send again: %v; the second node was asked %d times", name, err, live.calls.Load())
+		}
+		if err := change(t.Context(), newClient(t, hangingUp(t))); !errors.Is(err, client.ErrOutcomeUnknown) {
+			t.Errorf("%s, whose answer was lost: %v", name, err)
+		}
+		for _, code := range []connect.Code{connect.CodeUnavailable, connect.CodeFailedPrecondition, connect.CodeInvalidArgument} {
+			no := &fake{err: refusal(t, code, "no")}
+			if err := change(t.Context(), newClient(t, hangingUp(t), no.serve(t))); !errors.Is(err, client.ErrOutcomeUnknown) {
+				t.Errorf("%s, whose answer was lost and which then met %s: %v", name, code, err)
+			}
+		}
+		no := &fake{err: refusal(t, connect.CodeUnavailable, "the cluster has no leader")}
+		if err := change(t.Context(), newClient(t, nobody(t), no.serve(t))); !errors.Is(err, client.ErrUnavailable) {
+			t.Errorf("%s, which nobody took: %v", name, err)
+		}
+	}
+}
+
+func TestAChangeWithoutAnAnswerInTimeIsOpen(t *testing.T) {
+	for name, change := range changes {
+		synctest.Test(t, func(t *testing.T) {
+			c, err := client.New([]string{"hangs:1"}, client.InOrder(), client.WithTimeout(2*time.Second),
+				client.WithHTTPClient(&http.Client{Transport: inProcess{}}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := change(t.Context(), c); !errors.Is(err, client.ErrOutcomeUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s out of time: %v", name, err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(time.Second, cancel)
+			if err := change(ctx, c); !errors.Is(err, client.ErrOutcomeUnknown) || !errors.Is(err, context.Canceled) {
+				t.Errorf("%s given up: %v", name, err)
+			}
+		})
+	}
+}
+
 // A gateway's 503 says nothing about what became of the request behind it.
 func TestAGatewaysErrorLeavesAWriteOpen(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

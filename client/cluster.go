@@ -47,9 +47,9 @@ func (c *Client) GetSettings(ctx context.Context) (*v1.GetSettingsResponse, erro
 }
 
 // UpdateSettings changes the settings that are present, all or none. It says what they shall be, so it is sent again
-// whatever became of an attempt.
+// whatever became of an attempt. With ErrOutcomeUnknown none succeeded and one may have: GetSettings shows it.
 func (c *Client) UpdateSettings(ctx context.Context, req *v1.UpdateSettingsRequest) (*v1.UpdateSettingsResponse, error) {
-	return call(ctx, c, operation{"UpdateSettings", repeatable, write}, req,
+	return call(ctx, c, operation{"UpdateSettings", checked, write}, req,
 		func(n *node) procedure[v1.UpdateSettingsRequest, v1.UpdateSettingsResponse] {
 			return n.cluster.UpdateSettings
 		})
@@ -64,9 +64,9 @@ func (c *Client) KeyringStatus(ctx context.Context) (*v1.KeyringStatusResponse, 
 }
 
 // RetireMasterKey has nothing be sealed under a master key any more. It does no harm to do it again, so it is sent again
-// whatever became of an attempt.
+// whatever became of an attempt. With ErrOutcomeUnknown none succeeded and one may have: KeyringStatus shows it.
 func (c *Client) RetireMasterKey(ctx context.Context, req *v1.RetireMasterKeyRequest) (*v1.RetireMasterKeyResponse, error) {
-	return call(ctx, c, operation{"RetireMasterKey", repeatable, write}, req,
+	return call(ctx, c, operation{"RetireMasterKey", checked, write}, req,
 		func(n *node) procedure[v1.RetireMasterKeyRequest, v1.RetireMasterKeyResponse] {
 			return n.cluster.RetireMasterKey
 		})

@@ -16,13 +16,14 @@ import (
 // What a call can fail with; errors.Is finds exactly one of them in an *Error. Each says what it asks of the caller.
 var (
 	// ErrUnavailable says that nobody could answer now: no node could be reached, or those that could have no
-	// leader, are behind, or do not know the time. Nothing was changed. Try again later: the client has tried already.
+	// leader, are behind, or do not know the time. Nothing was changed, except that an Issue may have made a token that
+	// nobody has, and a key for it. Try again later: the client has tried already.
 	ErrUnavailable = errors.New("unavailable")
-	// ErrDeadlineExceeded says that the time for the call ran out. Nothing was changed, except that an Issue
-	// may have made a token that nobody has. Try again, or give it longer.
+	// ErrDeadlineExceeded says that the time for the call ran out. Nothing was changed, except by an Issue, as with
+	// ErrUnavailable. Try again, or give it longer.
 	ErrDeadlineExceeded = errors.New("out of time")
-	// ErrOutcomeUnknown says that a write may or may not have happened, now or shortly. Look, with Get, before
-	// sending it again; or name the expected key from the start, and send it again as it is.
+	// ErrOutcomeUnknown says that a write may or may not have happened, now or shortly. Look, with Get or what else shows
+	// it, before sending it again; or name the expected key from the start, and send it again as it is.
 	ErrOutcomeUnknown = errors.New("outcome unknown")
 	// ErrInvalidArgument says that the request is not acceptable; Error.Field names what is wrong with it. Mend it: sent
 	// again it fails again.
@@ -46,7 +47,7 @@ var (
 	// ErrUnimplemented says that the address answers but does not know the call: an older node, or no node. See to the
 	// addresses and versions.
 	ErrUnimplemented = errors.New("unimplemented")
-	// ErrCanceled says that the caller gave up. Nothing was changed, as with ErrDeadlineExceeded.
+	// ErrCanceled says that the caller gave up. Nothing was changed, except by an Issue, as with ErrUnavailable.
 	ErrCanceled = errors.New("canceled")
 	// ErrInternal says that a node failed in a way that it should not, or that its answer makes no sense. The node's log
 	// says more under Error.RequestID; report it.

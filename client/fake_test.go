@@ -120,6 +120,14 @@ func (f *fake) Members(context.Context, *connect.Request[v1.MembersRequest]) (*c
 	return answer(f, &v1.MembersResponse{LeaderId: f.name})
 }
 
+func (f *fake) UpdateSettings(context.Context, *connect.Request[v1.UpdateSettingsRequest]) (*connect.Response[v1.UpdateSettingsResponse], error) {
+	return answer(f, &v1.UpdateSettingsResponse{})
+}
+
+func (f *fake) RetireMasterKey(context.Context, *connect.Request[v1.RetireMasterKeyRequest]) (*connect.Response[v1.RetireMasterKeyResponse], error) {
+	return answer(f, &v1.RetireMasterKeyResponse{})
+}
+
 var reasons = map[bool]v1.VerifyResponse_Reason{false: v1.VerifyResponse_MALFORMED}
 
 // refusal is an error as a node sends it: with the request's id and what else it tells.

@@ -124,7 +124,9 @@ type auditVerifyCommand struct {
 }
 
 func (*auditVerifyCommand) Help() string {
-	return `Asks the members of the cluster which record is the last, and what its hash is, and takes what a majority says; then reads the files. It names the first record that is not as the cluster has it: changed, missing, out of place, cut off, rewritten with matching hashes, or made up.
+	return `Asks the nodes of --addr, and each member that one of those asked names, who the members are, which record is the last, and what its hash is, and takes what a majority of those says that each node names; then reads the files. It names the first record that is not as the cluster has it: changed, missing, out of place, cut off, rewritten with matching hashes, or made up.
+
+Name more nodes than the one whose files they are: one that lies can name itself alone as the cluster. With --tls-ca each member has to show the certificate of the node with its name.
 
 It exits with 0 if all is good, 1 if not, and 3 where no majority of the members answers.`
 }

@@ -5,18 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
+	"strings"
 	"time"
 
-	"github.com/keyquorum/keyquorum/client"
 	"github.com/keyquorum/keyquorum/internal/audit"
 	"github.com/keyquorum/keyquorum/internal/auditcheck"
 	"github.com/keyquorum/keyquorum/internal/auditfile"
-	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
 
 var (
@@ -36,7 +33,7 @@ func (c *auditVerifyCommand) run(ctx context.Context, s *session) error {
 		return err
 	}
 	defer w.close()
-	head, err := w.head(ctx)
+	head, vouching, err := w.head(ctx)
 	if err != nil {
 		return err
 	}
@@ -44,7 +41,7 @@ func (c *auditVerifyCommand) run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return c.tell(s.out, w, head, res)
+	return c.tell(s.out, finding{w, head, vouching, res})
 }
 
 // auditPaths gives the files, in the order of their records.
@@ -80,7 +77,12 @@ const behind = 3 * time.Second
 // looks again.
 func (c *auditVerifyCommand) compare(ctx context.Context, w *witnesses, head audit.Head, paths []string) (auditcheck.Result, error) {
 	o := auditcheck.Options{Head: head, Partial: c.Partial, Truth: func(ctx context.Context, sequence uint64) (audit.Hash, bool, error) {
-		return w.settled(ctx, head, sequence)
+		patience := time.Duration(0)
+		if sequence > head.Sequence {
+			patience = behind // it may still be on its way to the files of some
+		}
+		hash, _, err := w.settled(ctx, sequence, patience)
+		return hash, err == nil, unsettling(err)
 	}}
 	for patience := time.Now().Add(behind); ; {
 		res, err := auditcheck.Check(ctx, paths, o)
@@ -103,23 +105,36 @@ func rest(ctx context.Context) error {
 	}
 }
 
-// verdict is the answer in JSON.
-type verdict struct {
-	Good     bool   `json:"good"`
-	First    uint64 `json:"first"`
-	Last     uint64 `json:"last"`
-	Head     uint64 `json:"head"`
-	HeadHash string `json:"headHash"`
-	Record   uint64 `json:"record,omitempty"`
-	What     string `json:"what,omitempty"`
-	File     string `json:"file,omitempty"`
-	Line     int    `json:"line,omitempty"`
+// finding is what the check came to.
+type finding struct {
+	*witnesses
+	head     audit.Head
+	vouching []*witness
+	auditcheck.Result
 }
 
-func (c *auditVerifyCommand) tell(out *printer, w *witnesses, head audit.Head, res auditcheck.Result) error {
-	v := verdict{Good: res.Fault == nil, First: res.First, Last: res.Last, Head: head.Sequence, HeadHash: head.Hash.String()}
-	if f := res.Fault; f != nil {
+// verdict is the answer in JSON.
+type verdict struct {
+	Good     bool     `json:"good"`
+	First    uint64   `json:"first"`
+	Last     uint64   `json:"last"`
+	Head     uint64   `json:"head"`
+	HeadHash string   `json:"headHash"`
+	Record   uint64   `json:"record,omitempty"`
+	What     string   `json:"what,omitempty"`
+	File     string   `json:"file,omitempty"`
+	Line     int      `json:"line,omitempty"`
+	Members  int      `json:"members"`
+	Vouching []string `json:"vouching"` // by their node ids
+}
+
+func (c *auditVerifyCommand) tell(out *printer, f finding) error {
+	v := verdict{Good: f.Fault == nil, First: f.First, Last: f.Last, Head: f.head.Sequence, HeadHash: f.head.Hash.String(), Members: len(f.members)}
+	if f := f.Fault; f != nil {
 		v.Record, v.What, v.File, v.Line = f.Sequence, string(f.What), f.File, f.Line
+	}
+	for _, m := range f.vouching {
+		v.Vouching = append(v.Vouching, m.id)
 	}
 	switch {
 	case c.JSON:
@@ -130,13 +145,15 @@ func (c *auditVerifyCommand) tell(out *printer, w *witnesses, head audit.Head, r
 		out.printf("%s\n", escaped(string(text)))
 	case v.Good:
 		out.printf("%s: records %d to %d are as %d of %d members have them; the head is record %d, %s\n",
-			out.paint(green, "good"), v.First, v.Last, w.agreeing, w.members, v.Head, v.HeadHash)
+			out.paint(green, "good"), v.First, v.Last, len(f.vouching), v.Members, v.Head, v.HeadHash)
+		out.fields(f.attendance())
 	default:
 		out.printf("%s: record %d is %s", out.paint(red, "bad"), v.Record, v.What)
 		if v.File != "" {
 			out.printf(" (%s, line %d)", clean(v.File), v.Line)
 		}
-		out.printf("; %d of %d members agree on the head, record %d, %s\n", w.agreeing, w.members, v.Head, v.HeadHash)
+		out.printf("; %d of %d members agree on the head, record %d, %s\n", len(f.vouching), v.Members, v.Head, v.HeadHash)
+		out.fields(f.attendance())
 	}
 	if !v.Good {
 		return errBadAudit
@@ -144,128 +161,25 @@ func (c *auditVerifyCommand) tell(out *printer, w *witnesses, head audit.Head, r
 	return nil
 }
 
-// witnesses are the members of a cluster, each asked for itself.
-type witnesses struct {
-	// members counts all, nodes are those that can be asked.
-	members int
-	nodes   []*client.Client
-	// agreeing is how many told the head that a majority did.
-	agreeing int
-}
-
-// witnesses finds the members.
-func (c *auditVerifyCommand) witnesses(ctx context.Context) (*witnesses, error) {
-	cluster, err := c.client()
-	if err != nil {
-		return nil, err
+// attendance says who told the head, and who did not.
+func (f finding) attendance() fields {
+	var differing []string
+	list := fields{}
+	vouching := naming(f.vouching)
+	if len(f.members) == 1 {
+		vouching += " alone: no node names another member"
 	}
-	defer cluster.Close()
-	res, err := cluster.Members(ctx)
-	if err != nil {
-		return nil, err
-	}
-	w := &witnesses{members: len(res.GetMembers())}
-	for _, m := range res.GetMembers() {
-		node, err := c.clientOf(m.GetRpcAddress(), c.wait())
-		if err == nil {
-			w.nodes = append(w.nodes, node)
+	list.add("vouching", vouching)
+	for _, m := range f.members {
+		if m.answers() && !slices.Contains(f.vouching, m) {
+			differing = append(differing, m.String())
 		}
 	}
-	return w, nil
-}
-
-func (w *witnesses) close() {
-	for _, n := range w.nodes {
-		n.Close()
-	}
-}
-
-// ask asks all at once; what a node fails at is left out.
-func ask[T any](w *witnesses, do func(*client.Client) (T, error)) []T {
-	var mu sync.Mutex
-	var all []T
-	var asked sync.WaitGroup
-	for _, n := range w.nodes {
-		asked.Go(func() {
-			if t, err := do(n); err == nil {
-				mu.Lock()
-				defer mu.Unlock()
-				all = append(all, t)
-			}
-		})
-	}
-	asked.Wait()
-	return all
-}
-
-// majority gives what more than half of all members tell.
-func (w *witnesses) majority(told []audit.Head) (audit.Head, int, bool) {
-	votes := make(map[audit.Head]int)
-	for _, h := range told {
-		votes[h]++
-	}
-	for h, n := range votes {
-		if n > w.members/2 {
-			return h, n, true
+	list.add("differing", strings.Join(differing, ", "))
+	for _, m := range f.members {
+		if fault := m.fault(); fault != "" {
+			list.add("silent", fault)
 		}
 	}
-	return audit.Head{}, 0, false
-}
-
-// head gives the last record that a majority agrees on. They go on while they are asked: the one that is behind says which
-// record it is about, and the others tell its hash.
-func (w *witnesses) head(ctx context.Context) (audit.Head, error) {
-	heads := ask(w, func(n *client.Client) (audit.Head, error) {
-		res, err := n.AuditHead(ctx)
-		if err != nil {
-			return audit.Head{}, err
-		}
-		hash, err := audit.ParseHash(res.GetHash())
-		return audit.Head{Sequence: res.GetSequence(), Hash: hash}, err
-	})
-	if len(heads) <= w.members/2 {
-		return audit.Head{}, fmt.Errorf("%w: %d of %d answered", errNoMajority, len(heads), w.members)
-	}
-	lowest := slices.MinFunc(heads, func(a, b audit.Head) int { return cmp.Compare(a.Sequence, b.Sequence) })
-	if head, n, ok := w.majority(heads); ok && head.Sequence == lowest.Sequence {
-		w.agreeing = n
-		return head, nil
-	}
-	told := w.hashes(ctx, lowest.Sequence)
-	head, n, ok := w.majority(told)
-	if !ok {
-		return head, fmt.Errorf("%w, about record %d", errNoMajority, lowest.Sequence)
-	}
-	w.agreeing = n
-	return head, nil
-}
-
-// hashes asks all for the hash of a record, as they have it in their files.
-func (w *witnesses) hashes(ctx context.Context, sequence uint64) []audit.Head {
-	return ask(w, func(n *client.Client) (audit.Head, error) {
-		page, err := n.AuditList(ctx, &v1.AuditServiceListRequest{From: sequence, PageSize: 1})
-		if err != nil {
-			return audit.Head{}, err
-		}
-		if len(page.GetRecords()) == 0 || page.GetRecords()[0].GetSequence() != sequence {
-			return audit.Head{}, errNoRecord
-		}
-		hash, err := audit.ParseHash(page.GetRecords()[0].GetHash())
-		return audit.Head{Sequence: sequence, Hash: hash}, err
-	})
-}
-
-var errNoRecord = errors.New("it has no such record")
-
-// settled gives the hash of a record by majority. One after the head may still be on its way to the files of some.
-func (w *witnesses) settled(ctx context.Context, head audit.Head, sequence uint64) (audit.Hash, bool, error) {
-	for patience := time.Now().Add(behind); ; {
-		found, _, ok := w.majority(w.hashes(ctx, sequence))
-		if ok || sequence <= head.Sequence || time.Now().After(patience) {
-			return found.Hash, ok, ctx.Err()
-		}
-		if err := rest(ctx); err != nil {
-			return audit.Hash{}, false, err
-		}
-	}
+	return list
 }

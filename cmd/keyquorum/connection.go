@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -9,6 +12,7 @@ import (
 
 	"github.com/keyquorum/keyquorum/client"
 	"github.com/keyquorum/keyquorum/internal/certs"
+	"github.com/keyquorum/keyquorum/internal/pki"
 	"github.com/keyquorum/keyquorum/internal/secret"
 )
 
@@ -66,12 +70,40 @@ func (c *connection) clientOf(address string, timeout time.Duration) (*client.Cl
 	return client.New([]string{address}, append(c.credentials(), client.WithTimeout(timeout))...)
 }
 
+// clientOfNode is clientOf, for the node with that name: with TLS, whoever shows another node's certificate does not answer for
+// it. hangUp is for when the client is done with.
+func (c *connection) clientOfNode(source *certs.Source, name, address string) (node *client.Client, hangUp func(), err error) {
+	if source == nil {
+		if node, err = c.clientOf(address, c.wait()); err != nil {
+			return nil, nil, err
+		}
+		return node, node.Close, nil
+	}
+	if name == "" {
+		return nil, nil, errNameless
+	}
+	transport := &http.Transport{ForceAttemptHTTP2: true, DialTLSContext: dialNode(source, name)}
+	opts := append(c.callers(), client.WithHTTPClient(&http.Client{Transport: transport}), client.WithTimeout(c.wait()))
+	if node, err = client.New([]string{"https://" + address}, opts...); err != nil {
+		return nil, nil, err
+	}
+	return node, transport.CloseIdleConnections, nil
+}
+
+var errNameless = errors.New("it has no name that a certificate could have")
+
 // credentials are the options of all clients.
 func (c *connection) credentials() []client.Option {
-	opts := []client.Option{client.InOrder()}
+	opts := c.callers()
 	if c.secure() {
 		opts = append(opts, client.WithTLS(client.TLSFiles{CA: c.TLSCA, Certificate: c.TLSCert, Key: c.TLSKey}))
 	}
+	return opts
+}
+
+// callers are the credentials without TLS.
+func (c *connection) callers() []client.Option {
+	opts := []client.Option{client.InOrder()}
 	if c.APITokenFile != "" {
 		opts = append(opts, client.WithAPITokenFile(c.APITokenFile))
 	}
@@ -140,17 +172,26 @@ func (c *connection) url(address string) string {
 
 // prober asks for probes, which take no credentials. It goes straight to a node, whatever proxy the environment names.
 func (c *connection) prober() (*http.Client, error) {
-	if !c.secure() {
-		return direct, nil
-	}
-	source, err := certs.Open(certs.Files{CA: c.TLSCA, Certificate: c.TLSCert, Key: c.TLSKey}, certs.Options{})
+	source, err := c.source()
 	if err != nil {
 		return nil, err
 	}
-	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, ForceAttemptHTTP2: true, DialTLSContext: dialNode(source)}}, nil
+	if source == nil {
+		return direct, nil
+	}
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, ForceAttemptHTTP2: true, DialTLSContext: dialNode(source, "")}}, nil
 }
 
-func dialNode(source *certs.Source) func(ctx context.Context, network, address string) (net.Conn, error) {
+// source knows nodes by their certificates; it is nil without TLS.
+func (c *connection) source() (*certs.Source, error) {
+	if !c.secure() {
+		return nil, nil //nolint:nilnil // that is what there is
+	}
+	return certs.Open(certs.Files{CA: c.TLSCA, Certificate: c.TLSCert, Key: c.TLSKey}, certs.Options{})
+}
+
+// dialNode connects to the node with that name, or to any if there is none.
+func dialNode(source *certs.Source, name string) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
@@ -164,6 +205,20 @@ func dialNode(source *certs.Source) func(ctx context.Context, network, address s
 		if err != nil {
 			return nil, err
 		}
+		if name != "" {
+			if err := checkName(secured, name); err != nil {
+				return nil, errors.Join(err, secured.Close())
+			}
+		}
 		return secured, nil
 	}
+}
+
+// checkName tells whose certificate was shown where it is not that of the node with the name.
+func checkName(secured *tls.Conn, name string) error {
+	id, err := pki.Identify(secured.ConnectionState().PeerCertificates[0])
+	if err == nil && id.Name != name {
+		err = fmt.Errorf("the certificate is that of %s, not of node %q", id, name)
+	}
+	return err
 }

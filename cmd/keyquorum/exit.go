@@ -155,6 +155,8 @@ func lookUp(op string) string {
 		return "\"keyquorum keyring status\""
 	case "UpdateSettings":
 		return "\"keyquorum cluster settings get\""
+	case "CreateToken", "RevokeToken":
+		return "\"keyquorum api-token list\""
 	}
 	return "\"keyquorum keys get\""
 }

@@ -56,6 +56,26 @@ func TestExitCodesTellRefusalFromSilence(t *testing.T) {
 	}
 }
 
+// What was changed is seen where it was to be changed.
+func TestAnOpenOutcomeSaysWhereToLook(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	t.Cleanup(s.Close)
+	for line, look := range map[string]string{
+		"rotate alice":                          "keys get",
+		"revoke alice":                          "keys get",
+		"delete alice":                          "keys get",
+		"api-token create --role verifier":      "api-token list",
+		"api-token revoke 7":                    "api-token list",
+		"cluster remove n1":                     "cluster status",
+		"cluster transfer-leadership":           "cluster status",
+		"cluster settings set --default-ttl 5m": "cluster settings get",
+		"keyring retire --master-key 7":         "keyring status",
+	} {
+		r := at(t, s.URL).must(3, strings.Fields(line)...)
+		wants(t, r.errors, "outcome unknown: ", `see what became of it with "keyquorum `+look+`", then decide`)
+	}
+}
+
 func TestAnAddressThatIsNoNodeSettlesNothing(t *testing.T) {
 	stranger := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(stranger.Close)

@@ -54,7 +54,13 @@ func (o *office) flags() []string {
 // serveTLS runs a handler on loopback, with the node's certificate, and returns its address, without a scheme.
 func (o *office) serveTLS(t *testing.T, who certs.Callers, handler http.Handler) string {
 	t.Helper()
-	source, err := certs.Open(certs.Files{CA: o.path("ca.crt"), Certificate: o.path("n1.crt"), Key: o.path("n1.key")}, certs.Options{})
+	return o.serveAs(t, "n1", who, handler)
+}
+
+// serveAs is serveTLS with the certificate of the node with that name.
+func (o *office) serveAs(t *testing.T, name string, who certs.Callers, handler http.Handler) string {
+	t.Helper()
+	source, err := certs.Open(certs.Files{CA: o.path("ca.crt"), Certificate: o.path(name + ".crt"), Key: o.path(name + ".key")}, certs.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,4 +223,40 @@ func TestHealthOfANodeThatSpeaksTLS(t *testing.T) {
 	if carried != "" {
 		t.Errorf("a probe was sent %q", carried)
 	}
+}
+
+// A node that answers for others has no certificate of theirs.
+func TestAuditVerifyAsksForTheCertificateOfTheMember(t *testing.T) {
+	o := newOffice(t)
+	var honest, lying []*v1.Member
+	var all []*keeper
+	for _, name := range []string{"n1", "n2", "n3"} {
+		if name != "n1" {
+			o.sh.must(0, "ca", "issue-node", o.dir, name, "--host", "127.0.0.1")
+		}
+		id := strings.Replace(name, "n", "id-", 1)
+		k, liar := &keeper{id: id, chain: history(9)}, &keeper{id: id, chain: history(5)}
+		honest = append(honest, memberAt(id, o.serveAs(t, name, certs.Anyone, requires(testToken, k.handler()))))
+		lying = append(lying, memberAt(id, o.serveAs(t, "n1", certs.Anyone, requires(testToken, liar.handler()))))
+		all = append(all, k, liar)
+	}
+	for i, k := range all {
+		k.members = [][]*v1.Member{honest, lying}[i%2]
+	}
+	verify := func(code int, addr, files string) result {
+		sh := at(t, addr)
+		sh.env["KEYQUORUM_API_TOKEN"] = testToken
+		return sh.must(code, "audit", "verify", files, "--tls-ca", o.path("ca.crt"))
+	}
+	wants(t, verify(0, honest[2].GetRpcAddress(), filesOf(t, history(9))).out, "3 of 3 members", "  vouching  n1, n2, n3\n")
+	liars := filesOf(t, history(5))
+	wants(t, verify(3, lying[0].GetRpcAddress(), liars).errors, "these answered: n1;", `the certificate is that of "n1" (node), not of node "n2"`)
+	for _, m := range lying {
+		m.Name = "n1" // or none
+	}
+	wants(t, verify(3, lying[0].GetRpcAddress(), liars).errors, "no majority")
+	for _, m := range lying {
+		m.Name = ""
+	}
+	wants(t, verify(3, lying[0].GetRpcAddress(), liars).errors, "it has no name that a certificate could have")
 }
