@@ -121,11 +121,11 @@ func (f *fake) Members(context.Context, *connect.Request[v1.MembersRequest]) (*c
 }
 
 func (f *fake) UpdateSettings(context.Context, *connect.Request[v1.UpdateSettingsRequest]) (*connect.Response[v1.UpdateSettingsResponse], error) {
-	return answer(f, &v1.UpdateSettingsResponse{})
+	return answer(f, &v1.UpdateSettingsResponse{Settings: &v1.Settings{}})
 }
 
 func (f *fake) RetireMasterKey(context.Context, *connect.Request[v1.RetireMasterKeyRequest]) (*connect.Response[v1.RetireMasterKeyResponse], error) {
-	return answer(f, &v1.RetireMasterKeyResponse{})
+	return answer(f, &v1.RetireMasterKeyResponse{MasterKey: &v1.MasterKey{}})
 }
 
 var reasons = map[bool]v1.VerifyResponse_Reason{false: v1.VerifyResponse_MALFORMED}

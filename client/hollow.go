@@ -25,6 +25,18 @@ func hollow(answer any) bool {
 		return m.GetKeyId() == ""
 	case *v1.DeleteResponse:
 		return m.GetRevision() == 0
+	case *v1.InitResponse:
+		return m.GetClusterId() == ""
+	case *v1.GetSettingsResponse:
+		return m.GetSettings() == nil
+	case *v1.UpdateSettingsResponse:
+		return m.GetSettings() == nil
+	case *v1.RetireMasterKeyResponse:
+		return m.GetMasterKey() == nil
+	case *v1.CreateTokenResponse:
+		return m.GetToken() == ""
+	case *v1.AuditServiceHeadResponse:
+		return m.GetNodeId() == ""
 	}
 	return false
 }
