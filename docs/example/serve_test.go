@@ -210,7 +210,7 @@ func secureNode(t *testing.T, ca *certstest.CA) (address string) {
 // runUntilTheEnd of the test, when it must succeed.
 func runUntilTheEnd(t *testing.T, run func(context.Context) error) {
 	t.Helper()
-	ctx, stop := context.WithCancel(context.Background()) //nolint:forbidigo // it outlasts the test's context by its clean-up
+	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx) }()
 	t.Cleanup(func() {
