@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/keyquorum/keyquorum/internal/audit"
 )
 
 func apiToken(id string) APIToken {
@@ -34,6 +36,29 @@ func TestAPITokens(t *testing.T) {
 	}
 	if again, _ := restored(t, snapshotOf(t, r.FSM)).View().APIToken("b"); again.Creator != got.Creator || !again.Created.Equal(got.Created) || !bytes.Equal(again.Hash, got.Hash) {
 		t.Errorf("after a snapshot: %+v", again)
+	}
+}
+
+// An API token lets its holder in, so who made it and who ended it is on record; what would let somebody in is not.
+func TestAPITokensAreOnRecord(t *testing.T) {
+	r, k := audited(t)
+	token := apiToken("a")
+	token.Hash = bytes.Repeat([]byte{0xa5}, hashLen)
+	r.ok(at(1), PutAPIToken{token})
+	r.refused(at(2), PutAPIToken{token}, CodeAPITokenExists)
+	r.ok(at(3), RevokeAPIToken{ID: "a"})
+	r.refused(at(4), RevokeAPIToken{ID: "a"}, CodeUnknownAPIToken)
+	records := k.entries[1:] // after the founding's
+	if len(records) != 2 || records[0].Kind != audit.APITokenMade || records[1].Kind != audit.APITokenRevoked {
+		t.Fatalf("on record: %+v", records)
+	}
+	for i, e := range records {
+		if e.Subject != "a" || e.Actor != "tests" || e.Source != "::1" || e.Node != "n1" || e.Time != at(float64(1+2*i)).UnixMilli() {
+			t.Errorf("on record: %+v", e)
+		}
+		if bytes.Contains(e.Encode(), token.Hash) {
+			t.Errorf("the record %d has the token's hash", e.Sequence)
+		}
 	}
 }
 

@@ -3,8 +3,13 @@ package fsm
 import (
 	"bytes"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -86,11 +91,14 @@ func keysTold(entries []audit.Entry) map[string]bool {
 
 // audited is a rig whose records are kept.
 func audited(t *testing.T) (*rig, *kept) {
-	k := new(kept)
-	r := &rig{FSM: New(Config{Audit: k}), t: t}
-	s := DefaultSettings()
-	r.ok(at(0), Found{ClusterID: "c1", Settings: s, KeyringCheck: []byte("check")})
+	r, k := unfoundedRig(t)
+	r.ok(at(0), Found{ClusterID: "c1", Settings: DefaultSettings(), KeyringCheck: []byte("check")})
 	return r, k
+}
+
+func unfoundedRig(t *testing.T) (*rig, *kept) {
+	k := new(kept)
+	return &rig{FSM: New(Config{Audit: k}), t: t}, k
 }
 
 // told gives what records from the given one on say, in short.
@@ -110,8 +118,47 @@ func (k *kept) told(from int) (all []string) {
 	return all
 }
 
+// allKinds reads the kinds of records where they are declared, so that none can be left out.
+func allKinds(t *testing.T) (kinds []audit.Kind) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", "internal", "audit", "record.go"), nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range ast.Preorder(file) {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			continue
+		}
+		if of, ok := spec.Type.(*ast.Ident); ok && of.Name == "Kind" {
+			kind, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			kinds = append(kinds, audit.Kind(kind))
+		}
+	}
+	return kinds
+}
+
+// checkOrigins: the records say who asked, from where and at which node, and have the place in the log and the time of one of
+// the entries between the two states.
+func checkOrigins(t *testing.T, entries []audit.Entry, before, after *View) {
+	t.Helper()
+	for _, e := range entries {
+		if e.Actor != "tests" || e.Source != "::1" || e.Node != "n1" {
+			t.Errorf("by whom: %+v", e)
+		}
+		if e.Position <= before.Position() || e.Position > after.Position() || e.Time < before.Time().UnixMilli() || e.Time > after.Time().UnixMilli() {
+			t.Errorf("when: %+v", e)
+		}
+	}
+}
+
+// TestEachChangeIsOnRecord, of each kind that there is.
 func TestEachChangeIsOnRecord(t *testing.T) {
-	r, k := audited(t)
+	r, k := unfoundedRig(t)
+	first := apiToken("first")
 	member := Member{ID: "n1", Name: "one", Format: 1}
 	other := member
 	other.RPCAddress = "h:2"
@@ -120,6 +167,12 @@ func TestEachChangeIsOnRecord(t *testing.T) {
 		do   func()
 		want []string
 	}{
+		{"the founding", func() {
+			r.ok(at(0), Found{ClusterID: "c1", Settings: DefaultSettings(), KeyringCheck: []byte("check"), Operator: &first})
+		}, []string{
+			"CLUSTER_FOUNDED c1  mode:>overlap forgetAfter:>0s issuer:>keyquorum minTtl:>1s defaultTtl:>900s maxTtl:>86400s maxRetiringKeys:>64 wantedVoters:>5 maxStaleness:>5s auditIssued:>true",
+			"API_TOKEN_MADE first  name:>for tests roles:>issuer,verifier expires:>2027-01-15T08:01:00Z",
+		}},
 		{"the first token", func() { r.ok(at(1), Issue{Subject: "ada", TTL: time.Minute, Candidate: r.cand(), TokenID: " jti"}) }, []string{"KEY_MADE ada  1", "TOKEN_ISSUED ada  1 jti"}},
 		{"a rotation", func() { r.rotate(at(2), "ada") }, []string{"KEY_ROTATED ada ON_DEMAND 2 1"}},
 		{"one of a key without tokens", func() { r.rotate(at(2), "ada") }, []string{"KEY_ROTATED ada ON_DEMAND 3 2", "KEY_DELETED ada ON_DEMAND 2"}},
@@ -145,11 +198,20 @@ func TestEachChangeIsOnRecord(t *testing.T) {
 		{"the same member", func() { r.ok(at(160), PutMember{member}) }, nil},
 		{"a member that moved", func() { r.ok(at(160), PutMember{other}) }, []string{"MEMBER_CHANGED n1  rpcAddress:>h:2"}},
 		{"a removal", func() { r.ok(at(160), RemoveMember{ID: "n1"}) }, []string{"MEMBER_REMOVED n1 "}},
+		{"an API token", func() { r.ok(at(160), PutAPIToken{apiToken("t1")}) }, []string{"API_TOKEN_MADE t1  name:>for tests roles:>issuer,verifier expires:>2027-01-15T08:01:00Z"}},
+		{"its end", func() { r.ok(at(160), RevokeAPIToken{ID: "t1"}) }, []string{"API_TOKEN_REVOKED t1 "}},
+		{"a master key", func() { r.ok(at(160), UseMasterKey{ID: 7, KeyringCheck: sealedUnder(7, 1)}) }, []string{"MASTER_KEY_USED 7 "}},
+		{"a key sealed anew", func() {
+			eve := r.issue(at(160), "eve", 60).Key.ID
+			r.ok(at(160), Rewrap{Items: []RewrapItem{{Subject: "eve", Key: eve, Sealed: sealedUnder(7, eve.Random)}}})
+		}, []string{"KEY_MADE eve  12", "KEY_REWRAPPED eve  12"}},
+		{"a master key's end", func() { r.ok(at(160), RetireMasterKey{ID: 6}) }, []string{"MASTER_KEY_RETIRED 6 "}},
 		{"a refusal", func() { r.refused(at(160), Delete{Subject: "nobody"}, CodeUnknownSubject) }, nil},
 		{"a tick", func() { r.ok(at(161), Tick{}) }, nil},
 	} {
-		from := len(k.entries)
+		from, before := len(k.entries), r.View()
 		step.do()
+		checkOrigins(t, k.entries[from:], before, r.View())
 		if got := k.told(from); !slices.Equal(got, step.want) {
 			t.Errorf("%s is told as\n%q, want\n%q", step.what, got, step.want)
 		}
@@ -157,9 +219,17 @@ func TestEachChangeIsOnRecord(t *testing.T) {
 	if head, err := (audit.Head{}).Follow(k.entries); err != nil || head != r.View().AuditHead() {
 		t.Fatalf("the chain ends at %v (%v), the state says %v", head, err, r.View().AuditHead())
 	}
-	e := k.entries[1]
-	if e.Time != at(1).UnixMilli() || e.Position != 2 || e.Actor != "tests" || e.Source != "::1" || e.Node != "n1" {
-		t.Fatalf("when, and by whom: %+v", e)
+	if e := k.entries[2]; e.Time != at(1).UnixMilli() || e.Position != 2 {
+		t.Errorf("when: %+v", e)
+	}
+	kinds := allKinds(t)
+	for _, kind := range kinds {
+		if !slices.ContainsFunc(k.entries, func(e audit.Entry) bool { return e.Kind == kind }) {
+			t.Errorf("no change left a record of the kind %s", kind)
+		}
+	}
+	if len(kinds) < 16 {
+		t.Errorf("only %d kinds were found", len(kinds))
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/keyquorum/keyquorum/client"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
@@ -16,6 +18,9 @@ const audience = "example"
 
 // maxForm bounds the body of a request, and so the length of a password.
 const maxForm = 4 << 10
+
+// revocations is how many are asked for at a time.
+const revocations = 16
 
 // app is the service. What it knows of a session is in the browser's token and in the cluster, so that each instance
 // has it.
@@ -95,28 +100,43 @@ func (a *app) home(w http.ResponseWriter, r *http.Request) {
 }
 
 // logOut revokes the keys of this device, and before them, where that is asked, those of the user's others: as long as
-// something fails, the token is good for another try.
+// something fails, or was not settled in the time that an answer has, the token is good for another try.
 func (a *app) logOut(w http.ResponseWriter, r *http.Request) {
 	v, _ := client.FromContext(r.Context())
-	subjects := []string{v.Subject()}
 	if r.PostFormValue("everywhere") != "" {
 		others, err := a.otherDevices(r.Context(), v.Subject())
+		if err == nil {
+			err = a.revoke(r.Context(), others...)
+		}
 		if err != nil {
-			a.fail(w, r, "log out everywhere", err)
+			a.fail(w, r, "make sure that you are logged out everywhere", err)
 			return
 		}
-		subjects = append(others, subjects...)
 	}
-	for _, subject := range subjects {
-		_, err := a.cluster.Revoke(r.Context(), &v1.RevokeRequest{Subject: subject})
-		if err != nil && !errors.Is(err, client.ErrNotFound) { // who is not there any more is logged out
-			a.fail(w, r, "log out", err)
-			return
-		}
-		a.log.InfoContext(r.Context(), "logged out", "subject", subject)
+	if err := a.revoke(r.Context(), v.Subject()); err != nil {
+		a.fail(w, r, "make sure that you are logged out", err)
+		return
 	}
 	setCookie(w, r, sessionCookie, "", -1)
 	http.Redirect(w, r, "/login", http.StatusSeeOther)
+}
+
+// revoke ends the sessions of all the subjects, or says why it cannot tell of some of them. It revokes several at a time:
+// each takes seconds where a node of the cluster does not answer.
+func (a *app) revoke(ctx context.Context, subjects ...string) error {
+	var all errgroup.Group
+	all.SetLimit(revocations)
+	for _, subject := range subjects {
+		all.Go(func() error {
+			_, err := a.cluster.Revoke(ctx, &v1.RevokeRequest{Subject: subject})
+			if err != nil && !errors.Is(err, client.ErrNotFound) { // who is not there any more is logged out
+				return err
+			}
+			a.log.InfoContext(ctx, "logged out", "subject", subject)
+			return nil
+		})
+	}
+	return all.Wait()
 }
 
 // otherDevices gives the subjects of a user but their own. It reads all users' subjects, which is well for a few: a real

@@ -3,22 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
@@ -26,7 +21,6 @@ import (
 	"github.com/keyquorum/keyquorum/client"
 	"github.com/keyquorum/keyquorum/client/clienttest"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
-	"github.com/keyquorum/keyquorum/test/memnet"
 )
 
 const (
@@ -282,176 +276,12 @@ func TestABrowserIsOneDeviceHoweverOftenItLogsIn(t *testing.T) {
 	}
 }
 
-func TestWhatAnotherSiteSendsIsRefused(t *testing.T) {
-	app := start(t, clienttest.New(t).Client(), io.Discard)
-	b := newBrowser(t)
-	b.mustLogIn(app, "ada", adasPassword)
-	for name, headers := range map[string][]string{
-		"another site":      {"Sec-Fetch-Site", "cross-site"},
-		"another port":      {"Sec-Fetch-Site", "same-site"},
-		"an older browser":  {"Origin", "http://shop.example"},
-		"a frame's sandbox": {"Origin", "null"},
-	} {
-		for _, form := range []url.Values{nil, everywhere} {
-			if got := b.logOut(app, form, headers...); got.status != http.StatusForbidden {
-				t.Errorf("log out from %s: %d", name, got.status)
-			}
-		}
-		if got := b.logIn(app, "bob", bobsPassword, headers...); got.status != http.StatusForbidden {
-			t.Errorf("log in from %s: %d", name, got.status)
-		}
-	}
-	if got := b.get(app + "/logout"); got.status != http.StatusMethodNotAllowed {
-		t.Errorf("log out by a link: %d", got.status)
-	}
-	b.mustSee(app, "ada")
-	if got := b.logOut(app, nil, "Sec-Fetch-Site", "same-origin", "Origin", app); got.to != "/login" {
-		t.Errorf("log out by the page's own form: %d", got.status)
-	}
-}
-
-func TestCookiesAreOutOfReach(t *testing.T) {
-	app := start(t, clienttest.New(t).Client(), io.Discard)
-	for _, over := range []string{"http", "https"} {
-		got := newBrowser(t).logIn(app, "ada", adasPassword, "X-Forwarded-Proto", over)
-		for _, name := range []string{sessionCookie, deviceCookie} {
-			c := got.cookie(name)
-			if !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Path != "/" || c.Domain != "" || c.Secure != (over == "https") {
-				t.Errorf("over %s: %v", over, c)
-			}
-		}
-		if age := time.Duration(got.cookie(sessionCookie).MaxAge) * time.Second; age < 15*time.Minute || age > 15*time.Minute+time.Second {
-			t.Errorf("the cookie lives for %v, and the token for 15 minutes", age)
-		}
-	}
-}
-
-func TestAnUnknownUserGetsTheAnswerOfAWrongPassword(t *testing.T) {
-	app := start(t, clienttest.New(t).Client(), io.Discard)
-	b := newBrowser(t)
-	unknown, wrong := b.logIn(app, "eve", "x"), b.logIn(app, "ada", "x")
-	if unknown.status != wrong.status || strings.ReplaceAll(unknown.body, "eve", "ada") != wrong.body {
-		t.Errorf("%d\n%s\nand\n%d\n%s", unknown.status, unknown.body, wrong.status, wrong.body)
-	}
-	if !strings.Contains(wrong.body, "The name or the password is wrong") {
-		t.Errorf("it does not say so:\n%s", wrong.body)
-	}
-}
-
-// The hash takes its 19 MiB, and so its time, for whoever it is.
-func TestAnUnknownUserCostsTheSameWork(t *testing.T) {
-	u := demoUsers()
-	for _, name := range []string{"ada", "eve"} {
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		if ok, err := u.check(t.Context(), name, "x"); ok || err != nil {
-			t.Errorf("%s: %v, %v", name, ok, err)
-		}
-		runtime.ReadMemStats(&after)
-		if took := after.TotalAlloc - before.TotalAlloc; took < 19<<20 {
-			t.Errorf("%s: the check took %d bytes, which is no hash", name, took)
-		}
-	}
-}
-
-// As many passwords as come at once are not all checked at once.
-func TestPasswordsWaitForTheirTurnWhoeverTheUserIs(t *testing.T) {
-	u := demoUsers()
-	synctest.Test(t, func(t *testing.T) {
-		u := &users{u.hashes, u.nobody, make(chan struct{}, atATime)}
-		for range atATime {
-			u.turns <- struct{}{}
-		}
-		for _, name := range []string{"ada", "eve"} {
-			began := time.Now()
-			if ok, err := u.check(t.Context(), name, adasPassword); ok || err == nil || time.Since(began) != patience {
-				t.Errorf("%s: %v, %v after %v", name, ok, err, time.Since(began))
-			}
-		}
-		time.AfterFunc(patience/2, func() { <-u.turns })
-		if ok, err := u.check(t.Context(), "ada", adasPassword); !ok || err != nil {
-			t.Errorf("after a wait: %v, %v", ok, err)
-		}
-		if len(u.turns) != atATime-1 {
-			t.Error("a check that is done keeps its turn")
-		}
-	})
-}
-
-func TestPagesLetTheBrowserDoNoMoreThanTheyNeed(t *testing.T) {
-	app := start(t, clienttest.New(t).Client(), io.Discard)
-	b := newBrowser(t)
-	got := b.logIn(app, `"><script>alert(1)</script>`, "x")
-	if strings.Contains(got.body, "<script") || !strings.Contains(got.body, "&lt;script") {
-		t.Errorf("a name is not escaped\n%s", got.body)
-	}
-	_, rest, _ := strings.Cut(got.body, "<style>")
-	inline, _, _ := strings.Cut(rest, "</style>")
-	hash := sha256.Sum256([]byte(inline))
-	policy := got.header.Get("Content-Security-Policy")
-	for _, part := range []string{
-		"default-src 'none'", "style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) + "'",
-		"form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'",
-	} {
-		if !strings.Contains(policy, part) {
-			t.Errorf("the policy %q lacks %s", policy, part)
-		}
-	}
-	b.mustLogIn(app, "ada", adasPassword)
-	for name, want := range map[string]string{
-		"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "same-origin",
-		"Cross-Origin-Opener-Policy": "same-origin",
-	} {
-		if got := b.get(app).header.Get(name); got != want {
-			t.Errorf("%s: %q, want %q", name, got, want)
-		}
-	}
-}
-
 func TestATokenForAnotherServiceIsNoSession(t *testing.T) {
 	cluster := clienttest.New(t)
 	app := start(t, cluster.Client(), io.Discard)
 	b := newBrowser(t)
 	b.http.Jar.SetCookies(mustParse(t, app), []*http.Cookie{{Name: sessionCookie, Value: cluster.Issue("ada/phone", nil)}})
 	b.mustSee(app, "")
-}
-
-func TestNothingSecretIsLoggedOrInAURL(t *testing.T) {
-	var log safeBuffer
-	app := start(t, clienttest.New(t).Client(), &log)
-	b := newBrowser(t)
-	var seen []string
-	seen = append(seen, b.logIn(app, "ada", bobsPassword).to, b.mustLogIn(app, "ada", adasPassword).to, b.get(app).to)
-	token := b.token(app)
-	seen = append(seen, b.logOut(app, nil).to, b.get(app).to, log.String())
-	if !strings.Contains(log.String(), "logged in") || !strings.Contains(log.String(), "logged out") {
-		t.Errorf("the log tells too little:\n%s", log.String())
-	}
-	for _, secret := range []string{token, adasPassword, bobsPassword} {
-		if strings.Contains(strings.Join(seen, "\n"), secret) {
-			t.Errorf("%.12s is in the log, or in a URL:\n%s", secret, strings.Join(seen, "\n"))
-		}
-	}
-}
-
-func TestTheURLHasNoSayInLoggingIn(t *testing.T) {
-	app := start(t, clienttest.New(t).Client(), io.Discard)
-	b := newBrowser(t)
-	query := "?password=" + url.QueryEscape(adasPassword) + "&next=//shop.example"
-	if got := b.do(http.MethodPost, app+"/login"+query, url.Values{"name": {"ada"}}); got.status != http.StatusForbidden {
-		t.Errorf("a password in the URL: %d to %q", got.status, got.to)
-	}
-	both := url.Values{"name": {"ada"}, "password": {adasPassword}, "next": {"//shop.example"}}
-	if got := b.do(http.MethodPost, app+"/login"+query, both); got.to != "/" {
-		t.Errorf("it leads to %q", got.to)
-	}
-}
-
-func TestAFormHasABound(t *testing.T) {
-	app := start(t, clienttest.New(t).Client(), io.Discard)
-	if got := newBrowser(t).logIn(app, "ada", strings.Repeat("x", maxForm)); got.status != http.StatusBadRequest {
-		t.Errorf("%d\n%s", got.status, got.body)
-	}
 }
 
 // safeBuffer is a log that several write to.
@@ -504,94 +334,6 @@ func mustFail(t *testing.T, answers map[string]answer) {
 		}
 		if strings.Contains(got.body, "127.0.0.1") {
 			t.Errorf("%s: the page names a node\n%s", what, got.body)
-		}
-	}
-}
-
-func TestARequestThatNeverEndsIsCutOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		network := memnet.New()
-		listener, err := network.Listen("app:80")
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- serve(ctx, listener, http.NotFoundHandler(), slog.New(slog.DiscardHandler)) }()
-		for what, text := range map[string]string{
-			"nothing": "", "half a header": "GET / HTTP/1.1\r\nHost: a", "half a body": "POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 9\r\n\r\nx",
-		} {
-			c, err := network.Dialer("slow")(t.Context(), "tcp", "app:80")
-			if err != nil {
-				t.Fatal(err)
-			}
-			began := time.Now()
-			_, _ = io.WriteString(c, text)
-			if _, err := io.Copy(io.Discard, c); err != nil || time.Since(began) > 11*time.Second {
-				t.Errorf("%s: %v after %v", what, err, time.Since(began))
-			}
-			_ = c.Close()
-		}
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-func TestTheServiceEndsWhenItsRequestsAreAnswered(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	entered, answered := make(chan struct{}), make(chan struct{})
-	ended := make(chan error, 1)
-	go func() {
-		ended <- serve(ctx, listener, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			close(entered)
-			<-answered
-			_, _ = io.WriteString(w, "done")
-		}), slog.New(slog.DiscardHandler))
-	}()
-	got := make(chan string, 1)
-	go func() { got <- bodyAt("http://" + listener.Addr().String()) }()
-	<-entered
-	stop()
-	for err == nil { // until nobody new is let in
-		var c net.Conn
-		if c, err = net.Dial("tcp", listener.Addr().String()); err == nil {
-			c.Close()
-		}
-	}
-	close(answered)
-	if body := <-got; body != "done" {
-		t.Errorf("the request in flight got %q", body)
-	}
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-}
-
-// bodyAt gives what is at a URL, or what is in the way.
-func bodyAt(address string) string {
-	res, err := http.Get(address)
-	if err != nil {
-		return err.Error()
-	}
-	defer res.Body.Close()
-	body, _ := io.ReadAll(res.Body)
-	return string(body)
-}
-
-func TestWhatIsWrongWithTheFlagsIsNamed(t *testing.T) {
-	for flag, args := range map[string][2]string{
-		"--nodes":  {"127.0.0.1:0", "127.0.0.1:7400,ftp://x"},
-		"--listen": {"nowhere", "127.0.0.1:7400"},
-	} {
-		if err := run(t.Context(), args[0], args[1], client.TLSFiles{}, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), flag) {
-			t.Errorf("%s: %v", flag, err)
 		}
 	}
 }

@@ -59,13 +59,26 @@ func run(ctx context.Context, listen, nodes string, tls client.TLSFiles, out, lo
 	return serve(ctx, listener, newApp(cluster, newUsers(map[string]string{"ada": ada, "bob": bob}), log), log)
 }
 
+// answerWithin bounds what an answer waits for, which is the cluster above all. Logging out everywhere takes the longest: two
+// revocations, one after another, of 25 s each where a node does not answer and the cluster's maxStaleness is at its highest.
+const answerWithin = time.Minute
+
+// within has requests end in time, so that what could not be done is told and not cut off.
+func within(d time.Duration, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), d)
+		defer cancel()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
 // serve answers requests until ctx ends, and those that are in flight then.
 func serve(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
 	server := &http.Server{
-		Handler:           handler,
+		Handler:           within(answerWithin, handler),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second, // of which a call to the cluster takes ten at the most
+		WriteTimeout:      answerWithin + 5*time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10, // a token, which is in a cookie, has 8 KiB at the most
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),

@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +20,7 @@ import (
 	"connectrpc.com/connect"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/keyquorum/keyquorum/internal/audit"
 	"github.com/keyquorum/keyquorum/internal/certs"
 	"github.com/keyquorum/keyquorum/internal/certs/certstest"
 	"github.com/keyquorum/keyquorum/internal/member"
@@ -120,9 +123,13 @@ func (c *secureCluster) found() {
 func (c *secureCluster) url(i int) string { return "https://" + c.members[i].RPCAddress }
 
 // httpAs gives an HTTP client that shows the certificate in the files.
-func httpAs(t *testing.T, files certs.Files) *http.Client {
+func httpAs(t *testing.T, files certs.Files) *http.Client { return httpFrom(t, loopback, files) }
+
+// httpFrom is httpAs for a caller with that address.
+func httpFrom(t *testing.T, address string, files certs.Files) *http.Client {
 	t.Helper()
-	transport := &http.Transport{TLSClientConfig: certstest.Open(t, files).Client(loopback), ForceAttemptHTTP2: true}
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	transport := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: certstest.Open(t, files).Client(loopback), ForceAttemptHTTP2: true}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: 10 * time.Second}
 }
@@ -148,12 +155,20 @@ func (s sends) RoundTrip(r *http.Request) (*http.Response, error) {
 	return s.RoundTripper.RoundTrip(r)
 }
 
+// elsewhere is a caller's address: another than the nodes', where a machine has more than one of its own.
+func elsewhere() string {
+	if runtime.GOOS == "linux" {
+		return "127.0.0.9"
+	}
+	return loopback
+}
+
 // The cluster's work goes over TLS, also what a follower forwards, and the record has the true caller.
 func TestASecureClusterWorks(t *testing.T) {
 	c := startSecure(t)
 	ada := c.ca.Client(t, "ada", pki.Issuer, pki.Verifier)
 	for i := range c.members {
-		tokens := keyquorumv1connect.NewTokenServiceClient(httpAs(t, ada), c.url(i))
+		tokens := keyquorumv1connect.NewTokenServiceClient(httpFrom(t, elsewhere(), ada), c.url(i))
 		issued, err := tokens.Issue(t.Context(), connect.NewRequest(&v1.IssueRequest{Subject: "eve"}))
 		if err != nil {
 			t.Fatalf("issue at n%d: %v", i+1, err)
@@ -166,6 +181,34 @@ func TestASecureClusterWorks(t *testing.T) {
 			}
 		}
 	}
+	from := func(node string) string { return "cert:ada from " + elsewhere() + " at " + node }
+	want := []string{from("n1"), from("n2"), from("n3")}
+	olga := httpAs(t, c.ca.Client(t, "olga", pki.Auditor))
+	for i := range c.members {
+		var got []string
+		await(t, fmt.Sprintf("the records of the tokens at n%d", i+1), func() bool {
+			got = issuers(t, keyquorumv1connect.NewAuditServiceClient(olga, c.url(i)))
+			return len(got) == len(want)
+		})
+		if !slices.Equal(got, want) {
+			t.Errorf("n%d has on record: %q, want %q", i+1, got, want)
+		}
+	}
+}
+
+// issuers says by whom, from where and at which node the tokens were issued that a node has on record.
+func issuers(t *testing.T, node keyquorumv1connect.AuditServiceClient) (all []string) {
+	t.Helper()
+	res, err := node.List(t.Context(), connect.NewRequest(&v1.AuditServiceListRequest{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range res.Msg.GetRecords() {
+		if r.GetKind() == string(audit.TokenIssued) {
+			all = append(all, fmt.Sprintf("%s from %s at %s", r.GetActor(), r.GetSource(), r.GetNode()))
+		}
+	}
+	return all
 }
 
 // An API token made at one node is known at all of them, and ends at all of them.

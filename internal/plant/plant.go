@@ -72,6 +72,8 @@ const (
 	BlindRetry Fault = "retry-without-its-guard"
 	// LeanSnapshot leaves the retiring keys out of snapshots.
 	LeanSnapshot Fault = "snapshot-without-retiring-keys"
+	// AuditGap leaves the audit records missing that came with no log entry, as to a node that took a snapshot.
+	AuditGap Fault = "audit-gap-not-filled"
 )
 
 // All gives all faults.
@@ -81,6 +83,6 @@ func All() []Fault {
 		RestoredFreshness, RestartedFreshness, StoppingClock, RevokeMajority, RevokeVoters, ForgottenMember, ForgetfulLeader, LateHearing,
 		ForgottenTicks, StaleReign, IdleRevoke,
 		OldSnapshot, CommitIndex, LostSync, TimeInApply, BlindRotation, LateRotation, Leeway, BlindRetry,
-		LeanSnapshot,
+		LeanSnapshot, AuditGap,
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/keyquorum/keyquorum/internal/audit"
+	"github.com/keyquorum/keyquorum/internal/plant"
 )
 
 const (
@@ -40,6 +41,9 @@ func (t *Trail) fill(ctx context.Context) {
 
 // missing gives the gaps that somebody may be able to fill.
 func (t *Trail) missing() []audit.Gap {
+	if plant.On(plant.AuditGap) {
+		return nil
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var some []audit.Gap

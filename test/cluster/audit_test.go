@@ -2,9 +2,12 @@ package cluster_test
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -41,7 +44,7 @@ func TestEveryMemberKeepsTheSameAuditRecords(t *testing.T) {
 		}
 		all := c.AwaitAudited()
 		issued := slices.IndexFunc(all, func(e audit.Entry) bool { return e.Kind == audit.TokenIssued })
-		if e := all[issued]; e.Subject != "ada" || e.KeyID != res.GetKeyId() || e.TokenID == "" || e.Expires != res.GetExpiresAt().GetSeconds() ||
+		if e := all[issued]; e.Subject != "ada" || e.KeyID != res.GetKeyId() || e.TokenID != jti(t, res.GetToken()) || e.Expires != res.GetExpiresAt().GetSeconds() ||
 			e.Actor != "test" || e.Source != "127.0.0.1" || e.Node != "test" {
 			t.Errorf("the token is on record as %+v", e)
 		}
@@ -55,6 +58,22 @@ func TestEveryMemberKeepsTheSameAuditRecords(t *testing.T) {
 			}
 		}
 	})
+}
+
+// jti reads that of a token.
+func jti(t *testing.T, token string) string {
+	t.Helper()
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+	var claims struct {
+		ID string `json:"jti"`
+	}
+	if err == nil {
+		err = json.Unmarshal(payload, &claims)
+	}
+	if err != nil || claims.ID == "" {
+		t.Fatalf("a token without a jti: %s, %v", payload, err)
+	}
+	return claims.ID
 }
 
 // TestAuditRecordsAreFilledInAfterASnapshot, where a member was cut off, where one is new, and where one lost its files.

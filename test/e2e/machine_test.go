@@ -3,6 +3,8 @@
 package e2e_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"io/fs"
 	"net"
 	"os"
@@ -40,7 +42,7 @@ func TestTimesAreTheSameInEveryTimeZone(t *testing.T) {
 		c.Nodes[i].Env = []string{"TZ=" + zone}
 	}
 	survives(t, c)
-	for _, n := range c.Nodes {
+	for i, n := range c.Nodes {
 		res, err := n.API().Issue(t.Context(), &v1.IssueRequest{Subject: "ada"})
 		if err != nil {
 			t.Fatal(err)
@@ -48,7 +50,45 @@ func TestTimesAreTheSameInEveryTimeZone(t *testing.T) {
 		if off := time.Since(res.GetIssuedAt().AsTime()).Abs(); off > 5*time.Second {
 			t.Errorf("%s dates a token %s off", n.Name, off)
 		}
+		var at time.Time
+		e2e.Await(t, "a record of the token at "+n.Name, func() bool {
+			times := recorded(t, n, "ada")
+			if len(times) > i {
+				at = times[i]
+			}
+			return len(times) > i
+		})
+		if off := at.Sub(res.GetIssuedAt().AsTime()).Abs(); off > time.Second {
+			t.Errorf("%s has the token on record at %s, which is %s off", n.Name, at, off)
+		}
 	}
+}
+
+// recorded gives the times of a subject's issued tokens in a node's audit file, which has to have them in UTC.
+func recorded(t *testing.T, n *e2e.Node, subject string) (times []time.Time) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(n.Dir, "audit", "*.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range bytes.Lines(text) {
+			var r struct{ Time, Kind, Subject string }
+			if json.Unmarshal(line, &r) != nil || r.Kind != "TOKEN_ISSUED" || r.Subject != subject {
+				continue // a line may be under way
+			}
+			at, err := time.Parse("2006-01-02T15:04:05.000Z", r.Time)
+			if err != nil {
+				t.Fatalf("%s has the time %q: %v", n.Name, r.Time, err)
+			}
+			times = append(times, at)
+		}
+	}
+	return times
 }
 
 // What a node makes is its owner's alone, whatever the umask would let through or forbid.

@@ -219,6 +219,7 @@ var kinds = []struct{ text, check string }{
 	{"P3: ", "P3"},
 	{"P4: ", "P4"},
 	{"P5: ", "P5"},
+	{"P8: ", "P8"},
 	{"accepts what it has seen revoked", "P2 (in one state)"},
 	{"went back", "a state went back"},
 	{"differ", "states differ"},

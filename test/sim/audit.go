@@ -44,30 +44,41 @@ func (m *member) records() (all []audit.Entry) {
 	}
 }
 
-// compareAudit looks whether every member has every audit record, of the chain whose head is in the state (P8).
+// evidence is the audit records that a member has at the end, and the head of the chain that is in its state.
+type evidence struct {
+	host    string
+	records []audit.Entry
+	head    audit.Head
+}
+
+// compareAudit gathers the members' records, and has them checked.
 func (w *World) compareAudit() {
-	var first []audit.Entry
+	var all []evidence
 	for _, m := range w.members {
 		v := m.view()
 		if v == nil {
 			return
 		}
-		head := v.AuditHead()
-		var mine []audit.Entry
+		e := evidence{host: m.host, head: v.AuditHead()}
 		w.await(2*time.Minute, func() bool {
-			mine = m.records()
-			return uint64(len(mine)) >= head.Sequence
+			e.records = m.records()
+			return uint64(len(e.records)) >= e.head.Sequence
 		})
-		mine = mine[:min(uint64(len(mine)), head.Sequence)]
-		if end, err := (audit.Head{}).Follow(mine); err != nil || end != head {
-			w.violation("P8: the audit records of %s end at %d (%v), the state's chain at %d", m.host, end.Sequence, err, head.Sequence)
-			return
+		e.records = e.records[:min(uint64(len(e.records)), e.head.Sequence)]
+		all = append(all, e)
+	}
+	checkAudit(all, w.violation)
+}
+
+// checkAudit is P8: every member has every audit record, of the chain whose head is in the state, and all have the same.
+func checkAudit(all []evidence, add adder) {
+	for _, e := range all {
+		if end, err := (audit.Head{}).Follow(e.records); err != nil || end != e.head {
+			add("P8: the audit records of %s end at %d (%v), the state's chain at %d", e.host, end.Sequence, err, e.head.Sequence)
 		}
-		if first == nil {
-			first = mine
-		}
-		if n := min(len(first), len(mine)); !reflect.DeepEqual(first[:n], mine[:n]) {
-			w.violation("P8: the audit records of %s and %s differ", w.members[0].host, m.host)
+		first := all[0]
+		if n := min(len(first.records), len(e.records)); !reflect.DeepEqual(first.records[:n], e.records[:n]) {
+			add("P8: the audit records of %s and %s differ", first.host, e.host)
 		}
 	}
 }

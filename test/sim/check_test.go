@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/keyquorum/keyquorum/fsm"
+	"github.com/keyquorum/keyquorum/internal/audit"
 	"github.com/keyquorum/keyquorum/internal/fault"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
 )
@@ -264,6 +266,55 @@ func TestWhatHistoriesTheChecksPass(t *testing.T) {
 				t.Errorf("found %q, want one that begins with %q", got, c.want)
 			case c.want != "" && !strings.HasPrefix(got[0], c.want):
 				t.Errorf("found %q, want one that begins with %q", got, c.want)
+			}
+		})
+	}
+}
+
+// chained makes a chain of records about the subjects.
+func chained(subjects ...string) (all []audit.Entry) {
+	var head audit.Head
+	for i, subject := range subjects {
+		e := audit.Entry{Record: audit.Record{Sequence: uint64(i + 1), Kind: audit.KeyMade, Subject: subject}}
+		head, _ = head.Next(&e.Record, nil)
+		e.Hash = head.Hash
+		all = append(all, e)
+	}
+	return all
+}
+
+func TestWhatAuditRecordsTheCheckPasses(t *testing.T) {
+	forged := chained("ada", "mallory", "eve", "zoe")
+	for name, c := range map[string]struct {
+		want  string // what the one violation has; empty for none
+		spoil func(*evidence)
+	}{
+		"all alike":                  {"", func(*evidence) {}},
+		"the last is missing":        {"of n2 end at 3", func(e *evidence) { e.records = e.records[:3] }},
+		"one is missing":             {"of n2 end at 1 (audit record 2 is missing)", func(e *evidence) { e.records = slices.Delete(e.records, 1, 2) }},
+		"all are missing":            {"of n2 end at 0", func(e *evidence) { e.records = nil }},
+		"one is changed":             {"of n2 end at 1 (audit record 2 is changed)", func(e *evidence) { e.records[1].Subject = "mallory" }},
+		"one has another hash":       {"of n2 end at 3 (audit record 4 is changed)", func(e *evidence) { e.records[3].Hash[0]++ }},
+		"two are swapped":            {"of n2 end at 1 (audit record 2 is missing)", func(e *evidence) { e.records[1], e.records[2] = e.records[2], e.records[1] }},
+		"the hashes were made anew":  {"of n2 end at 4 (<nil>), the state's chain at 4", func(e *evidence) { e.records = forged }},
+		"the state has another head": {"of n2 end at 4 (<nil>), the state's chain at 4", func(e *evidence) { e.head.Hash[0]++ }},
+		"the state is further on":    {"of n2 end at 4 (<nil>), the state's chain at 5", func(e *evidence) { e.head.Sequence++ }},
+		"a member has another chain": {"of n1 and n2 differ", func(e *evidence) { e.records, e.head = forged, forged[3].Head() }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var all []evidence
+			for _, host := range []string{"n1", "n2", "n3"} {
+				records := chained("ada", "bob", "eve", "zoe")
+				all = append(all, evidence{host, records, records[3].Head()})
+			}
+			c.spoil(&all[1])
+			var found []string
+			checkAudit(all, func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) })
+			switch text := strings.Join(found, "\n"); {
+			case c.want == "" && text != "":
+				t.Errorf("found %q", text)
+			case c.want != "" && (!strings.HasPrefix(text, "P8: ") || !strings.Contains(text, c.want) || strings.Contains(text, "n3")):
+				t.Errorf("found %q, want %q", text, c.want)
 			}
 		})
 	}

@@ -203,14 +203,15 @@ func (r *readings) between(from, to time.Time) (low, high time.Duration) {
 	return low, high
 }
 
-// carriedOn is by how much a clock that is a tenth off is more than that off after two seconds without a measurement, which is
-// how long a node takes its time as known.
+// carriedOn is by how much more than clockBound a node's time may be off before it says so: by what a clock that is a tenth off
+// is off after two seconds without a measurement, from when on clock.Doubt counts, and what is between two looks at it.
 const carriedOn = 250 * time.Millisecond
 
 // leniency is how long before and after an expiry a verdict may treat the token as if it had come, or not: the bound on the
-// clocks, or, at STALE_OK, what the node's own time was off by: at the other levels a node gives no verdict that hangs on more
-// than it knows of the time. The log's time counts as well, and is the leaders': it can be ahead
-// for as long as one of them was.
+// clocks, or what they were off by. For an acceptance that is the node's own; for an early refusal any member's, as the log's
+// time counts as well, and is the leaders': it can be ahead for as long as one of them was. The node's own counts for no more
+// than it may be off, except at STALE_OK: at the other levels a node gives no verdict that hangs on more than it knows of the
+// time.
 func (w *World) leniency(o *Op) (early, late time.Duration) {
 	host, _, _ := strings.Cut(o.Process, "#")
 	now := time.Now()
