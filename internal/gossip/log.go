@@ -35,6 +35,11 @@ var logLevels = []struct {
 	{"[ERR] ", slog.LevelWarn},
 }
 
+// ofStranger tells of a line whether somebody who has no key can have it written.
+func ofStranger(line []byte) bool {
+	return bytes.Contains(line, []byte(" from=")) || bytes.Contains(line, []byte("Remote node state size"))
+}
+
 // Write takes one line.
 func (w *logWriter) Write(line []byte) (int, error) {
 	level, text := slog.LevelInfo, bytes.TrimSpace(line)
@@ -44,7 +49,7 @@ func (w *logWriter) Write(line []byte) (int, error) {
 			break
 		}
 	}
-	if w.leaving.Load() || level == slog.LevelWarn && bytes.Contains(text, []byte(" from=")) && !w.again() {
+	if w.leaving.Load() || level == slog.LevelWarn && ofStranger(text) && !w.again() {
 		level = slog.LevelDebug
 	}
 	if ctx := context.Background(); w.log.Enabled(ctx, level) {

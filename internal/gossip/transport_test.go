@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,6 +43,20 @@ func TestAStreamPastItsBoundIsHungUpOn(t *testing.T) {
 	}
 	if sent != maxStream || err != io.ErrClosedPipe {
 		t.Errorf("%d bytes were read, then %v; want %d", sent, err, maxStream)
+	}
+}
+
+// Whoever has the label can announce as much as they like, as often as they like, and fills no log.
+func TestWhatIsAnnouncedFillsNoLog(t *testing.T) {
+	log := &logBook{}
+	w := &logWriter{log: slog.New(slog.NewTextHandler(log, nil))}
+	for range 9 {
+		if _, err := w.Write([]byte("[WARN] memberlist: Remote node state size is (20971520) limit is (20971520)\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if told := strings.Count(log.String(), "state size"); told != 1 {
+		t.Errorf("it is told %d times", told)
 	}
 }
 
