@@ -48,8 +48,8 @@ func overTLS(t *testing.T, p *pipes, host string, files certs.Files) (h *http.Cl
 	return &http.Client{Transport: transport}, dials
 }
 
-// ask asks for the status; the body of the answer has been read.
-func (s *server) ask(t *testing.T, h *http.Client) (res *http.Response, body string) {
+// ask asks for the node's status, and tells what the answer was, and whether its connection ends with it.
+func (s *server) ask(t *testing.T, h *http.Client) (code int, closing bool, body string) {
 	t.Helper()
 	res, err := h.Post(s.url+status, "application/json", strings.NewReader("{}"))
 	if err != nil {
@@ -60,7 +60,7 @@ func (s *server) ask(t *testing.T, h *http.Client) (res *http.Response, body str
 	if err != nil {
 		t.Fatal(err)
 	}
-	return res, string(text)
+	return res.StatusCode, res.Close, string(text)
 }
 
 // A stranger is told so before its body has come, and where callers have taken all places.
@@ -81,8 +81,8 @@ func TestAStrangerIsRefusedUnreadAndTakesNoPlace(t *testing.T) {
 			t.Errorf("of 3 requests of a stranger whose bodies are on their way, %d are refused and %d answered", refused, ok)
 		}
 		known, _ := overTLS(t, p, "gateway", ca.Client(t, "ada", pki.Operator))
-		if res, body := s.ask(t, known); res.StatusCode != http.StatusOK {
-			t.Errorf("while strangers wait, a caller gets %d, %s", res.StatusCode, body)
+		if code, _, body := s.ask(t, known); code != http.StatusOK {
+			t.Errorf("while strangers wait, a caller gets %d, %s", code, body)
 		}
 		free := make(chan struct{})
 		s.node.do = func(context.Context) { <-free }
@@ -90,8 +90,8 @@ func TestAStrangerIsRefusedUnreadAndTakesNoPlace(t *testing.T) {
 		go func() { defer close(done); s.ask(t, known) }()
 		synctest.Wait()
 		unknown, _ := overTLS(t, p, "stranger", certs.Files{CA: ca.File})
-		if res, body := s.ask(t, unknown); res.StatusCode != http.StatusUnauthorized {
-			t.Errorf("while a caller has the only place, a stranger gets %d, %s", res.StatusCode, body)
+		if code, _, body := s.ask(t, unknown); code != http.StatusUnauthorized {
+			t.Errorf("while a caller has the only place, a stranger gets %d, %s", code, body)
 		}
 		close(free)
 		<-done
@@ -116,17 +116,17 @@ func TestACertificateThatRunsOutEndsItsConnection(t *testing.T) {
 		late, dialsOfLate := overTLS(t, p, "late", files)
 		for _, h := range []*http.Client{prompt, late} {
 			time.Sleep(15 * time.Second)
-			if res, body := s.ask(t, h); res.StatusCode != http.StatusOK || res.Close {
-				t.Fatalf("while it is valid: %d, closing %v, %s", res.StatusCode, res.Close, body)
+			if code, closing, body := s.ask(t, h); code != http.StatusOK || closing {
+				t.Fatalf("while it is valid: %d, closing %v, %s", code, closing, body)
 			}
 		}
 		time.Sleep(time.Until(leaf.Certificate().NotAfter) + 10*time.Second)
-		if res, body := s.ask(t, prompt); res.StatusCode != http.StatusOK || !res.Close || *dialsOfPrompt != 1 {
-			t.Errorf("within the grace: %d over connection %d, closing %v, %s", res.StatusCode, *dialsOfPrompt, res.Close, body)
+		if code, closing, body := s.ask(t, prompt); code != http.StatusOK || !closing || *dialsOfPrompt != 1 {
+			t.Errorf("within the grace: %d over connection %d, closing %v, %s", code, *dialsOfPrompt, closing, body)
 		}
 		time.Sleep(time.Minute)
-		if res, body := s.ask(t, late); res.StatusCode != http.StatusUnauthorized || !strings.Contains(body, "connect anew") || *dialsOfLate != 1 {
-			t.Errorf("past the grace: %d over connection %d, %s", res.StatusCode, *dialsOfLate, body)
+		if code, _, body := s.ask(t, late); code != http.StatusUnauthorized || !strings.Contains(body, "connect anew") || *dialsOfLate != 1 {
+			t.Errorf("past the grace: %d over connection %d, %s", code, *dialsOfLate, body)
 		}
 	})
 }

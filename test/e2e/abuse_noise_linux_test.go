@@ -178,7 +178,7 @@ func hold(ctx context.Context, conn net.Conn, says saying, tick <-chan time.Time
 		case <-ctx.Done():
 			return
 		case <-tick:
-			if len(says.slowly) > 0 {
+			if says.slowly != "" {
 				io.WriteString(conn, says.slowly[:1])
 				says.slowly = says.slowly[1:]
 			}
