@@ -33,11 +33,17 @@ var logLevels = []struct {
 	{"[INFO] ", slog.LevelInfo},
 	{"[WARN] ", slog.LevelWarn},
 	{"[ERR] ", slog.LevelWarn},
+	{"Err: ", slog.LevelWarn},
 }
 
 // ofStranger tells of a line whether somebody who has no key can have it written.
 func ofStranger(line []byte) bool {
-	return bytes.Contains(line, []byte(" from=")) || bytes.Contains(line, []byte("Remote node state size"))
+	for _, of := range []string{" from=", "Remote node state size", "Could not set the deadline"} {
+		if bytes.Contains(line, []byte(of)) {
+			return true
+		}
+	}
+	return false
 }
 
 // Write takes one line.
