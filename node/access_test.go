@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyquorum/keyquorum/internal/certs/certstest"
 	"github.com/keyquorum/keyquorum/internal/fault"
 )
 
@@ -29,5 +30,27 @@ func TestAnAPITokenEnds(t *testing.T) {
 		if err := checkEnd(c.expires, c.last, c.ever, c.log); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// How long the certificates are good for is what an alert goes by.
+func TestTheDaysLeftOfACertificateAreMeasured(t *testing.T) {
+	source := certstest.Open(t, certstest.New(t).Node(t, "n1", "127.0.0.1"))
+	now := source.Certificate().NotAfter.Add(-10 * 24 * time.Hour)
+	n := &Node{cfg: Config{Certs: source, Wall: func() time.Time { return now }}}
+	read := func() (days float64) {
+		n.certificateGauge(func(name, _ string, value func() float64) {
+			if name == "keyquorum_certificate_days_left" {
+				days = value()
+			}
+		})
+		return days
+	}
+	if days := read(); days != 10 {
+		t.Errorf("%v days are left, want 10", days)
+	}
+	now = now.Add(11 * 24 * time.Hour)
+	if days := read(); days != -1 {
+		t.Errorf("a day after the end, %v are left", days)
 	}
 }

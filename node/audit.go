@@ -43,7 +43,7 @@ func (n *Node) askAudit(ctx context.Context, id string, from uint64) (audit.Head
 	if !ok {
 		return audit.Head{}, nil, fmt.Errorf("no address is known for node %s", id)
 	}
-	res, err := n.peers.peer(address).AuditRecords(ctx, connect.NewRequest(&peerv1.AuditRecordsRequest{From: from}))
+	res, err := n.peers.peer(address).AuditRecords(ctx, connect.NewRequest(&peerv1.AuditRecordsRequest{From: from, NodeId: n.cfg.ID}))
 	if err != nil {
 		return audit.Head{}, nil, err
 	}

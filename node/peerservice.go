@@ -83,7 +83,7 @@ func (n *Node) Admits(name, id string) bool {
 		return true
 	}
 	for _, m := range view.Members() {
-		if m.Name == name && (id == "" || m.ID == id) {
+		if m.Name == name && m.ID == id {
 			return true
 		}
 	}

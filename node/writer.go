@@ -34,7 +34,7 @@ func (n *Node) writer() (rpc.Writer, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w that this node has an address for", fault.ErrNoLeader)
 	}
-	return &forwarder{peers: n.peers, address: address}, nil
+	return &forwarder{peers: n.peers, address: address, id: n.cfg.ID}, nil
 }
 
 // route carries out a write wherever it belongs.
@@ -189,12 +189,13 @@ func ofSettings(err error) error {
 type forwarder struct {
 	peers   *peers
 	address string
+	id      string // this node's
 }
 
 var _ rpc.Writer = (*forwarder)(nil)
 
 func (f *forwarder) send(ctx context.Context, by rpc.Caller, req *peerv1.ForwardRequest) (*peerv1.ForwardResponse, error) {
-	req.Actor, req.Source, req.Node, req.RequestId = by.Actor, by.Source, by.Node, by.RequestID
+	req.Actor, req.Source, req.Node, req.NodeId, req.RequestId = by.Actor, by.Source, by.Node, f.id, by.RequestID
 	return f.peers.forward(ctx, f.address, req)
 }
 

@@ -234,7 +234,7 @@ func (a access) guarded(roles []pki.Role, lines *room, next http.Handler) http.H
 // errNotItself says that a node spoke for another.
 var errNotItself = errors.New("a node can speak for itself alone")
 
-// errNotMember says that a node's certificate is that of none of the members, such as one that was removed.
+// errNotMember says that a node is none of the members by its certificate's name and its id, such as one that was removed.
 var errNotMember = errors.New("it takes a member's certificate")
 
 // speaksFor tells whether the caller is the node of that name, where that can be known.
@@ -246,7 +246,8 @@ func speaksFor(ctx context.Context, name string) error {
 	return fmt.Errorf("%w: %w: the certificate is that of %q", fault.ErrPermissionDenied, errNotItself, who.name)
 }
 
-// speaksAsMember tells whether the caller is a member, and the one with the id if one is given, where that can be known.
+// speaksAsMember tells whether the caller is the member with the id, where that can be known: the certificate has its name, and
+// nothing but its own word has its id.
 func speaksAsMember(ctx context.Context, node Peers, id string) error {
 	who := callOf(ctx).who
 	if who == nil || !who.known() || node.Admits(who.name, id) {

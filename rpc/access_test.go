@@ -214,7 +214,7 @@ func TestANodeSpeaksForItself(t *testing.T) {
 	peer := peerv1connect.NewPeerServiceClient(transport, s.url)
 	issue := &peerv1.ForwardRequest_Issue{Issue: &v1.IssueRequest{Subject: "ada"}}
 	for _, node := range []string{"n2", "n3"} {
-		_, err := peer.Forward(t.Context(), connect.NewRequest(&peerv1.ForwardRequest{Actor: "cert:ada", Source: "10.0.0.1", Node: node, Write: issue}))
+		_, err := peer.Forward(t.Context(), connect.NewRequest(&peerv1.ForwardRequest{Actor: "cert:ada", Source: "10.0.0.1", Node: node, NodeId: "id-" + node, Write: issue}))
 		if denied := connect.CodeOf(err) == connect.CodePermissionDenied; denied != (node == "n3") {
 			t.Errorf("forwarding as %s: %v", node, err)
 		}
@@ -239,13 +239,22 @@ func TestANodeSpeaksForItself(t *testing.T) {
 	}
 }
 
-// A node that was removed, and has its certificate still, can pass nothing on, and reads no audit records.
+// A node that was removed, and has its certificate still, can pass nothing on, and reads no audit records; also where its name was
+// given to another.
 func TestANodeThatIsNoMemberPassesNothingOn(t *testing.T) {
+	for name, member := range map[string]*v1.Member{
+		"its name is nobody's": {NodeId: "id-n3", Name: "n3"}, "its name is another's": {NodeId: "id-of-another", Name: "n2"},
+	} {
+		t.Run(name, func(t *testing.T) { passesNothingOn(t, member) })
+	}
+}
+
+func passesNothingOn(t *testing.T, member *v1.Member) {
 	s := secureServer(t)
-	s.node.members = []*v1.Member{{NodeId: "id-n3", Name: "n3"}}
+	s.node.members = []*v1.Member{member}
 	peer := peerv1connect.NewPeerServiceClient(s.as(t, s.ca.Node(t, "n2", "127.0.0.1")), s.url)
 	_, err := peer.Forward(t.Context(), connect.NewRequest(&peerv1.ForwardRequest{
-		Actor: "cert:ada", Source: "10.0.0.1", Node: "n2", Write: &peerv1.ForwardRequest_Issue{Issue: &v1.IssueRequest{Subject: "ada"}},
+		Actor: "cert:ada", Source: "10.0.0.1", Node: "n2", NodeId: "id-n2", Write: &peerv1.ForwardRequest_Issue{Issue: &v1.IssueRequest{Subject: "ada"}},
 	}))
 	if connect.CodeOf(err) != connect.CodePermissionDenied || !strings.Contains(err.Error(), "a member's certificate") {
 		t.Errorf("it was told %v", err)
@@ -256,7 +265,7 @@ func TestANodeThatIsNoMemberPassesNothingOn(t *testing.T) {
 	if _, err := peer.Standing(t.Context(), connect.NewRequest(&peerv1.StandingRequest{})); err != nil {
 		t.Errorf("it could not ask whether there is a cluster: %v", err)
 	}
-	_, err = peer.AuditRecords(t.Context(), connect.NewRequest(&peerv1.AuditRecordsRequest{}))
+	_, err = peer.AuditRecords(t.Context(), connect.NewRequest(&peerv1.AuditRecordsRequest{NodeId: "id-n2"}))
 	if connect.CodeOf(err) != connect.CodePermissionDenied {
 		t.Errorf("asking for audit records, it was told %v", err)
 	}

@@ -121,7 +121,7 @@ func TestNoKindOfRequestTakesAnothersPlace(t *testing.T) {
 		}
 	}
 	for procedure, body := range map[string]string{
-		peerClock: `{}`, forward: `{"actor":"login","source":"10.1.2.3","node":"n2","revoke":{"subject":"ada"}}`,
+		peerClock: `{}`, forward: `{"actor":"login","source":"10.1.2.3","node":"n2","nodeId":"id-n2","revoke":{"subject":"ada"}}`,
 	} {
 		if got := s.post(t, procedure, body); got.status != http.StatusOK {
 			t.Errorf("%s: got %d %s", procedure, got.status, got.body)

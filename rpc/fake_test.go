@@ -162,7 +162,7 @@ func (n *fakeNode) Local() rpc.Writer { return n.local }
 
 func (n *fakeNode) Admits(name, id string) bool {
 	return n.members == nil || slices.ContainsFunc(n.members, func(m *v1.Member) bool {
-		return m.GetName() == name && (id == "" || m.GetNodeId() == id)
+		return m.GetName() == name && m.GetNodeId() == id
 	})
 }
 

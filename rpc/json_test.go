@@ -57,7 +57,7 @@ func TestEveryProcedureAnswersJSON(t *testing.T) {
 		transfer:    `{}`,
 		settings:    `{}`,
 		update:      `{"settings":{"mode":"STRICT"}}`,
-		forward:     `{"actor":"a","source":"::1","node":"n2","requestId":"r","rotate":{"subject":"ada"}}`,
+		forward:     `{"actor":"a","source":"::1","node":"n2","nodeId":"id-n2","requestId":"r","rotate":{"subject":"ada"}}`,
 		peerClock:   `{}`,
 		join:        `{"member":{"nodeId":"i","name":"n","rpcAddress":"h:1","raftAddress":"h:2"},"keyringProof":"AAAA"}`,
 		leave:       `{"nodeId":"i","keyringProof":"AAAA"}`,

@@ -91,7 +91,7 @@ func TestTheNodeIsToldWhoAsked(t *testing.T) {
 
 func TestAForwardedWriteIsCarriedOutHereForItsCaller(t *testing.T) {
 	s := serve(t, nil)
-	got := s.post(t, forward, `{"actor":"login","source":"10.1.2.3","node":"n2","requestId":"first","revoke":{"subject":"ada"}}`)
+	got := s.post(t, forward, `{"actor":"login","source":"10.1.2.3","node":"n2","nodeId":"id-n2","requestId":"first","revoke":{"subject":"ada"}}`)
 	if got.body != `{"revoke":{"keyId":"key","revision":"7"}}` {
 		t.Errorf("got %d %s", got.status, got.body)
 	}
@@ -101,7 +101,7 @@ func TestAForwardedWriteIsCarriedOutHereForItsCaller(t *testing.T) {
 	}
 	s.line(t, "first")
 	s.node.local.fail = fault.ErrNotLeader
-	f := s.post(t, forward, `{"actor":"login","source":"10.1.2.3","node":"n2","requestId":"first","issue":{"subject":"ada"}}`).failure(t)
+	f := s.post(t, forward, `{"actor":"login","source":"10.1.2.3","node":"n2","nodeId":"id-n2","requestId":"first","issue":{"subject":"ada"}}`).failure(t)
 	if f.Code != "unavailable" || f.detail(t, "RequestInfo")["requestId"] != "first" {
 		t.Errorf("got %+v", f)
 	}

@@ -20,7 +20,7 @@ func (s peerService) Forward(ctx context.Context, req *connect.Request[peerv1.Fo
 		callOf(ctx).id = id
 	}
 	return answer(ctx, req, checkForward, func(ctx context.Context, msg *peerv1.ForwardRequest) (*peerv1.ForwardResponse, error) {
-		if err := cmp.Or(speaksFor(ctx, msg.GetNode()), speaksAsMember(ctx, s.node, "")); err != nil {
+		if err := cmp.Or(speaksFor(ctx, msg.GetNode()), speaksAsMember(ctx, s.node, msg.GetNodeId())); err != nil {
 			return nil, err
 		}
 		by := Caller{Actor: msg.GetActor(), Source: msg.GetSource(), Node: msg.GetNode(), RequestID: RequestID(ctx)}
@@ -126,8 +126,8 @@ func (s peerService) Leave(ctx context.Context, req *connect.Request[peerv1.Leav
 }
 
 func (s peerService) AuditRecords(ctx context.Context, req *connect.Request[peerv1.AuditRecordsRequest]) (*connect.Response[peerv1.AuditRecordsResponse], error) {
-	return answer(ctx, req, unchecked, func(ctx context.Context, msg *peerv1.AuditRecordsRequest) (*peerv1.AuditRecordsResponse, error) {
-		if err := speaksAsMember(ctx, s.node, ""); err != nil {
+	return answer(ctx, req, checkAuditRecords, func(ctx context.Context, msg *peerv1.AuditRecordsRequest) (*peerv1.AuditRecordsResponse, error) {
+		if err := speaksAsMember(ctx, s.node, msg.GetNodeId()); err != nil {
 			return nil, err
 		}
 		return s.node.AuditRecords(ctx, msg)

@@ -57,8 +57,8 @@ type Peers interface {
 	Local() Writer
 	Clock(context.Context) (*peerv1.ClockResponse, error)
 	Standing(context.Context) (*peerv1.StandingResponse, error)
-	// Admits tells whether a node with that name and, unless it is empty, that id may be a member as far as this node knows:
-	// all may where there is no cluster yet.
+	// Admits tells whether a node with that name and that id may be a member as far as this node knows: all may where there
+	// is no cluster yet.
 	Admits(name, id string) bool
 	// Tick commits a tick for a member, on the leader.
 	Tick(context.Context, *peerv1.TickRequest) (*peerv1.TickResponse, error)

@@ -188,13 +188,17 @@ func checkName(field, s string) error { return token.CheckSubject(field, s) }
 // checkForward checks what came with a forwarded write; the write itself is checked as one that came directly.
 func checkForward(req *peerv1.ForwardRequest) error {
 	for _, name := range []struct{ field, value string }{
-		{"actor", req.GetActor()}, {"node", req.GetNode()}, {"source", req.GetSource()},
+		{"actor", req.GetActor()}, {"node", req.GetNode()}, {"nodeId", req.GetNodeId()}, {"source", req.GetSource()},
 	} {
 		if err := checkName(name.field, name.value); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func checkAuditRecords(req *peerv1.AuditRecordsRequest) error {
+	return checkName("nodeId", req.GetNodeId())
 }
 
 func checkTick(req *peerv1.TickRequest) error { return checkName("nodeId", req.GetNodeId()) }

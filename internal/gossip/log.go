@@ -33,6 +33,17 @@ var logLevels = []struct {
 	{"[INFO] ", slog.LevelInfo},
 	{"[WARN] ", slog.LevelWarn},
 	{"[ERR] ", slog.LevelWarn},
+	{"Err: ", slog.LevelWarn},
+}
+
+// ofStranger tells of a line whether somebody who has no key can have it written.
+func ofStranger(line []byte) bool {
+	for _, of := range []string{" from=", "Remote node state size", "Could not set the deadline"} {
+		if bytes.Contains(line, []byte(of)) {
+			return true
+		}
+	}
+	return false
 }
 
 // Write takes one line.
@@ -44,7 +55,7 @@ func (w *logWriter) Write(line []byte) (int, error) {
 			break
 		}
 	}
-	if w.leaving.Load() || level == slog.LevelWarn && bytes.Contains(text, []byte(" from=")) && !w.again() {
+	if w.leaving.Load() || level == slog.LevelWarn && ofStranger(text) && !w.again() {
 		level = slog.LevelDebug
 	}
 	if ctx := context.Background(); w.log.Enabled(ctx, level) {

@@ -21,8 +21,15 @@ const bindTries = 10
 // gives a stranger ten seconds to say something.
 const maxStreams = 64
 
-// transport is memberlist's own, on sockets, with a bound on the streams from outside. Its outgoing streams can be
-// ended, so that nobody waits for another node's silence when this one ends.
+// maxStream bounds what is read of one stream, in bytes. memberlist keeps up to 20 MiB of what a stream announces before it looks
+// whether that was sealed with the key, and the label, which comes first, is no secret. A node sends its state of all nodes: some
+// 650 bytes for each with the longest metadata, so that this does for 390 nodes, and for 1,500 with names and addresses as usual.
+const maxStream = 256 << 10
+
+var errTooLong = fmt.Errorf("the other node sends more than %d KiB", maxStream>>10)
+
+// transport is memberlist's own, on sockets, with a bound on the streams from outside, and on what is read of any. Its outgoing
+// streams can be ended, so that nobody waits for another node's silence when this one ends.
 type transport struct {
 	*memberlist.NetTransport
 	streams chan net.Conn
@@ -80,7 +87,7 @@ func (t *transport) admit() {
 
 // pass hands a stream on. One too many takes the place of the one that was silent for the longest.
 func (t *transport) pass(conn net.Conn) {
-	s := conncap.Wrap(conn)
+	s := conncap.Wrap(&brief{Conn: conn, left: maxStream})
 	s.Enter(t.open)
 	select {
 	case t.streams <- s:
@@ -96,7 +103,7 @@ func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	return &call{Conn: conn, forget: context.AfterFunc(t.calls, func() { _ = conn.Close() })}, nil
+	return &call{Conn: &brief{Conn: conn, left: maxStream}, forget: context.AfterFunc(t.calls, func() { _ = conn.Close() })}, nil
 }
 
 // DialAddressTimeout is DialTimeout; names of nodes make no difference.
@@ -111,6 +118,22 @@ func (t *transport) Shutdown() error {
 	t.ended.Do(func() { close(t.closed) })
 	t.running.Wait()
 	return err
+}
+
+// brief is a stream that is closed where the other side sends more than maxStream. One goroutine reads at a time.
+type brief struct {
+	net.Conn
+	left int
+}
+
+func (b *brief) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		_ = b.Close() // at once: memberlist would answer first
+		return 0, errTooLong
+	}
+	n, err := b.Conn.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }
 
 // call is an outgoing stream.

@@ -254,7 +254,7 @@ func ignoreClosed(l net.Listener) func() error {
 func (m *Member) openGossip(cfg Config, conf *node.Config) error {
 	key := cfg.Keyring.GossipKey()
 	g, err := gossip.New(gossip.Config{
-		Listen: cfg.GossipListen, Advertise: cfg.Advertise, Key: key, Label: label(key), Seeds: cfg.Seeds,
+		Listen: cfg.GossipListen, Advertise: cfg.Advertise, Key: key, Label: GossipLabel(key), Seeds: cfg.Seeds,
 		NodeID: conf.ID, Name: cfg.Name, RPCAddress: conf.RPCAddress, RaftAddress: conf.RaftAddress,
 		Logger: cfg.Logger,
 	})
@@ -266,8 +266,8 @@ func (m *Member) openGossip(cfg Config, conf *node.Config) error {
 	return nil
 }
 
-// label tells clusters apart that share a network. Each has a keyring of its own, and so a gossip key.
-func label(gossipKey []byte) string {
+// GossipLabel tells clusters apart that share a network. Each has a keyring of its own, and so a gossip key. It goes in the clear.
+func GossipLabel(gossipKey []byte) string {
 	sum := sha256.Sum256(slices.Concat([]byte("keyquorum gossip label\x00"), gossipKey))
 	return "keyquorum " + hex.EncodeToString(sum[:8])
 }

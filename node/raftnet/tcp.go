@@ -22,11 +22,11 @@ const maxPool = 4
 
 // TCPConfig is what NewTCP is made of.
 //
-// The Raft port trusts whoever reaches it: who can write to it can be leader. MaxConns bounds the connections,
-// and so the buffers (some 260 KiB each) that a stranger can tie up; nothing in the library bounds the size of
-// a single request, or how long a connection may be idle, and members' pooled connections are idle for long.
-// Keeping strangers out is for TLS with client certificates, which goes between Listener and Dial and their
-// sockets; until then the port belongs on a private network.
+// Raft trusts whoever it hears: who can write to it can be leader. Keeping strangers out is for TLS with nodes' certificates,
+// which Listener and Dial bring along; without it the port belongs on a private network. The library keeps some 260 KiB for each
+// connection that it is given, and bounds neither the size of a request nor how long a connection may be idle, as members' pooled
+// ones are for long. So it is given a connection once the other side has said for whom it is, which takes a handshake where there
+// is TLS, and MaxConns bounds both kinds.
 type TCPConfig struct {
 	// Listener takes connections from other nodes. The transport owns it.
 	Listener net.Listener

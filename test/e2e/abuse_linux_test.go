@@ -8,24 +8,22 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/sys/unix"
 
 	"github.com/keyquorum/keyquorum/internal/certs"
 	"github.com/keyquorum/keyquorum/internal/certs/certstest"
+	"github.com/keyquorum/keyquorum/internal/member"
 	"github.com/keyquorum/keyquorum/internal/pki"
+	"github.com/keyquorum/keyquorum/internal/seal"
 	peerv1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1"
 	"github.com/keyquorum/keyquorum/rpc/gen/keyquorum/peer/v1/peerv1connect"
 	v1 "github.com/keyquorum/keyquorum/rpc/gen/keyquorum/v1"
@@ -35,11 +33,6 @@ import (
 var abuse = flag.Duration("abuse", 2*time.Second, "how long each port is abused; `make abuse` takes a minute")
 
 const (
-	// halfOpen connections at a time say nothing, slow ones a byte a second of the beginning of a handshake.
-	halfOpen, slow = 2000, 200
-	// noisy callers send random bytes, each a piece every noisePace at most.
-	noisy     = 8
-	noisePace = 2 * time.Millisecond
 	// memoryBound is how much more a node may have resident at any time of the abuse than it had before.
 	memoryBound = 128 << 20
 	// spareFiles is how many more files a node may have open afterwards: connections of the callers that it serves.
@@ -61,17 +54,18 @@ func TestAbusedPortsServeOn(t *testing.T) {
 	load.Await(50)
 	before := measureNodes(t, c)
 	members := memberList(c)
-	a := &attacker{c: c, strangers: strangers(t, c)}
+	a := &attacker{c: c, strangers: strangers(t, c), label: gossipLabel(t, c)}
 	for _, p := range []struct {
 		name    string
 		udp     bool
 		address func(*e2e.Node) string
 		knock   func(t *testing.T, leader *e2e.Node, as *tls.Config) error
+		also    abuseOf
 	}{
-		{"RPC", false, (*e2e.Node).Addr, knockRPC},
-		{"Raft", false, (*e2e.Node).RaftAddr, knockRaft},
-		{"gossip by TCP", false, (*e2e.Node).GossipAddr, knockGossip},
-		{"gossip by UDP", true, (*e2e.Node).GossipAddr, nil},
+		{"RPC", false, (*e2e.Node).Addr, knockRPC, a.insideTLS},
+		{"Raft", false, (*e2e.Node).RaftAddr, knockRaft, nil},
+		{"gossip by TCP", false, (*e2e.Node).GossipAddr, knockGossip, a.announceMuch},
+		{"gossip by UDP", true, (*e2e.Node).GossipAddr, nil, nil},
 	} {
 		load.Phase(p.name)
 		leader := c.Leader()
@@ -86,7 +80,7 @@ func TestAbusedPortsServeOn(t *testing.T) {
 			}
 			plaintext(t, p.address(leader))
 		}
-		sent := a.attack(t, p.udp, p.address(leader), strangers)
+		sent := a.attack(t, p.udp, p.address(leader), p.also, strangers)
 		strangers() // and again, with nothing else in their way
 		load.Await(10)
 		for _, n := range c.Nodes {
@@ -109,6 +103,10 @@ func TestAbusedPortsServeOn(t *testing.T) {
 	leader, member := c.Leader(), c.Followers()[0]
 	if err := knockRaft(t, leader, tlsConfig(t, member.Certificate())); err != nil {
 		t.Errorf("a member is refused at the Raft port: %v", err)
+	}
+	// A host says where a node is reached, so it counts for who is called: of who calls, the role does.
+	if err := knockRaft(t, leader, tlsConfig(t, c.CA().Node(t, "n2", "elsewhere.example"))); err != nil {
+		t.Errorf("a member with a certificate for another host is refused at the Raft port: %v", err)
 	}
 	verifier := tlsConfig(t, c.CA().Client(t, "a gateway", pki.Verifier))
 	if err := knockRPC(t, leader, verifier); err != nil {
@@ -164,6 +162,18 @@ func memberList(c *e2e.Cluster) []string {
 type attacker struct {
 	c         *e2e.Cluster
 	strangers map[string]*tls.Config
+	label     string // what the cluster's gossip begins with, in the clear
+}
+
+// gossipLabel is what anybody can overhear.
+func gossipLabel(t *testing.T, c *e2e.Cluster) string {
+	t.Helper()
+	keyring, err := seal.File(c.Keyring()).Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	label := member.GossipLabel(keyring.GossipKey())
+	return string(append([]byte{0xf4, byte(len(label))}, label...))
 }
 
 // strangers are those whom neither port may do anything for.
@@ -215,144 +225,6 @@ func tlsConfig(t *testing.T, files certs.Files) *tls.Config {
 		t.Fatalf("%s has no certificates: %v", files.CA, err)
 	}
 	return &tls.Config{Certificates: []tls.Certificate{own}, RootCAs: pool, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13}
-}
-
-// attack does all that can be done to a port for as long as is asked, and gives what it did. Meanwhile it calls during.
-func (a *attacker) attack(t *testing.T, udp bool, address string, during func()) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), *abuse)
-	defer cancel()
-	var all sync.WaitGroup
-	var pieces, bytes, calls, held atomic.Int64
-	network := "tcp"
-	if udp {
-		network = "udp"
-	}
-	for i := range noisy {
-		all.Go(func() { noise(ctx, network, address, i, &calls, &pieces, &bytes) })
-	}
-	if !udp {
-		hello := clientHello(ctx)
-		for i := range min(halfOpen+slow, mayOpen(t)/2) {
-			says := hello
-			if i >= slow {
-				says = nil
-			}
-			all.Go(func() { holdOpen(ctx, address, says, &held) })
-		}
-	}
-	during()
-	all.Wait()
-	return fmt.Sprintf("%d random pieces of %d KiB in all, by %d connections; %d more that said little or nothing", pieces.Load(), bytes.Load()>>10, calls.Load(), held.Load())
-}
-
-// mayOpen is how many files this process can have open.
-func mayOpen(t *testing.T) int {
-	t.Helper()
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	return int(min(limit.Cur, 1<<20))
-}
-
-// beginnings are what the first bytes can be so that what follows is looked at: nothing, a record of TLS, HTTP/2's and
-// HTTP/1's first line, and the label of gossip.
-var beginnings = []string{"", "\x16\x03\x01\x40\x00", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "POST / HTTP/1.1\r\n", "\xf4\x10"}
-
-// noise sends random bytes, and calls again when it is hung up on.
-func noise(ctx context.Context, network, address string, caller int, calls, pieces, bytes *atomic.Int64) {
-	tick := time.NewTicker(noisePace)
-	defer tick.Stop()
-	random := rand.NewChaCha8([32]byte{byte(caller)})
-	draw := rand.New(random)
-	largest := 16 << 10
-	if network == "udp" {
-		largest = 1400
-	}
-	var conn net.Conn
-	for ctx.Err() == nil {
-		piece := make([]byte, 1+draw.IntN(largest))
-		random.Read(piece)
-		if conn == nil {
-			conn, _ = new(net.Dialer).DialContext(ctx, network, address)
-			calls.Add(1)
-			copy(piece, beginnings[draw.IntN(len(beginnings))])
-		}
-		if conn != nil {
-			conn.SetWriteDeadline(time.Now().Add(time.Second))
-			n, err := conn.Write(piece)
-			bytes.Add(int64(n))
-			pieces.Add(1)
-			if err != nil || draw.IntN(8) == 0 {
-				conn.Close()
-				conn = nil
-			}
-		}
-		select {
-		case <-ctx.Done():
-		case <-tick.C:
-		}
-	}
-	if conn != nil {
-		conn.Close()
-	}
-}
-
-// holdOpen keeps a connection open that says nothing, or, if it is slow, its hello a byte a second. When it is hung up on, it
-// calls again with the next second.
-func holdOpen(ctx context.Context, address string, hello []byte, calls *atomic.Int64) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for ctx.Err() == nil {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-		if err == nil {
-			calls.Add(1)
-			hold(ctx, conn, hello, tick.C)
-		}
-		select {
-		case <-ctx.Done():
-		case <-tick.C:
-		}
-	}
-}
-
-// hold returns when the other side, or the time, has ended the connection.
-func hold(ctx context.Context, conn net.Conn, hello []byte, tick <-chan time.Time) {
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		_, _ = io.Copy(io.Discard, conn)
-	}()
-	defer func() { conn.Close(); <-over }()
-	for {
-		select {
-		case <-over:
-			return
-		case <-ctx.Done():
-			return
-		case <-tick:
-			if len(hello) > 0 {
-				conn.Write(hello[:1]) // it may have been hung up on
-				hello = hello[1:]
-			}
-		}
-	}
-}
-
-// clientHello is what a caller that means well begins with.
-func clientHello(ctx context.Context) []byte {
-	here, there := net.Pipe()
-	defer here.Close()
-	defer there.Close()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		_ = tls.Client(here, &tls.Config{ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13}).HandshakeContext(ctx)
-	}()
-	hello := make([]byte, 4<<10)
-	n, _ := there.Read(hello)
-	return hello[:n]
 }
 
 const knockTime = 10 * time.Second

@@ -43,7 +43,9 @@ type ForwardRequest struct {
 	//	*ForwardRequest_CreateToken
 	//	*ForwardRequest_RevokeToken
 	//	*ForwardRequest_RetireMasterKey
-	Write         isForwardRequest_Write `protobuf_oneof:"write"`
+	Write isForwardRequest_Write `protobuf_oneof:"write"`
+	// That node's id: only members are served, and not one that was removed and whose name another has.
+	NodeId        string `protobuf:"bytes,40,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -201,6 +203,13 @@ func (x *ForwardRequest) GetRetireMasterKey() *v1.RetireMasterKeyRequest {
 		}
 	}
 	return nil
+}
+
+func (x *ForwardRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
 }
 
 type isForwardRequest_Write interface {
@@ -1255,8 +1264,10 @@ func (*LeaveResponse) Descriptor() ([]byte, []int) {
 }
 
 type AuditRecordsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	From  uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	// Who asks: only members get an answer.
+	NodeId        string `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1296,6 +1307,13 @@ func (x *AuditRecordsRequest) GetFrom() uint64 {
 		return x.From
 	}
 	return 0
+}
+
+func (x *AuditRecordsRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
 }
 
 type AuditRecordsResponse struct {
@@ -1355,7 +1373,7 @@ var File_keyquorum_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1ckeyquorum/peer/v1/peer.proto\x12\x11keyquorum.peer.v1\x1a\x19keyquorum/v1/access.proto\x1a\x18keyquorum/v1/audit.proto\x1a\x1akeyquorum/v1/cluster.proto\x1a\x16keyquorum/v1/key.proto\x1a\x18keyquorum/v1/token.proto\"\x98\x06\n" +
+	"\x1ckeyquorum/peer/v1/peer.proto\x12\x11keyquorum.peer.v1\x1a\x19keyquorum/v1/access.proto\x1a\x18keyquorum/v1/audit.proto\x1a\x1akeyquorum/v1/cluster.proto\x1a\x16keyquorum/v1/key.proto\x1a\x18keyquorum/v1/token.proto\"\xb1\x06\n" +
 	"\x0eForwardRequest\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -1372,7 +1390,8 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\x0fupdate_settings\x18\v \x01(\v2#.keyquorum.v1.UpdateSettingsRequestH\x00R\x0eupdateSettings\x12E\n" +
 	"\fcreate_token\x18\x14 \x01(\v2 .keyquorum.v1.CreateTokenRequestH\x00R\vcreateToken\x12E\n" +
 	"\frevoke_token\x18\x15 \x01(\v2 .keyquorum.v1.RevokeTokenRequestH\x00R\vrevokeToken\x12R\n" +
-	"\x11retire_master_key\x18\x1e \x01(\v2$.keyquorum.v1.RetireMasterKeyRequestH\x00R\x0fretireMasterKeyB\a\n" +
+	"\x11retire_master_key\x18\x1e \x01(\v2$.keyquorum.v1.RetireMasterKeyRequestH\x00R\x0fretireMasterKey\x12\x17\n" +
+	"\anode_id\x18( \x01(\tR\x06nodeIdB\a\n" +
 	"\x05write\"\xc3\x05\n" +
 	"\x0fForwardResponse\x123\n" +
 	"\x05issue\x18\x01 \x01(\v2\x1b.keyquorum.v1.IssueResponseH\x00R\x05issue\x126\n" +
@@ -1435,9 +1454,10 @@ const file_keyquorum_peer_v1_peer_proto_rawDesc = "" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12#\n" +
 	"\rkeyring_proof\x18\x02 \x01(\fR\fkeyringProof\x12\x1c\n" +
 	"\tchallenge\x18\x03 \x01(\fR\tchallenge\"\x0f\n" +
-	"\rLeaveResponse\")\n" +
+	"\rLeaveResponse\"B\n" +
 	"\x13AuditRecordsRequest\x12\x12\n" +
-	"\x04from\x18\x01 \x01(\x04R\x04from\"p\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\"p\n" +
 	"\x14AuditRecordsResponse\x123\n" +
 	"\arecords\x18\x01 \x03(\v2\x19.keyquorum.v1.AuditRecordR\arecords\x12#\n" +
 	"\rprevious_hash\x18\x02 \x01(\tR\fpreviousHash2\x82\x06\n" +
