@@ -68,9 +68,10 @@ func TestMillion(t *testing.T) {
 	awaitUsers(t, c)
 	for i, n := range c.Nodes {
 		tellSnapshots(t, n, shots[n](), writes)
-		t.Logf("%s: %d B/user resident, %d B/user at its peak; on disk %d B/user, of it log %d", n.Name,
+		t.Logf("%s: %d B/user resident, %d B/user at its peak; on disk %d B/user, of it log %d, audit files %d", n.Name,
 			(memory(t, n, "VmRSS")-resident[i])/int64(*users), memory(t, n, "VmHWM")/int64(*users),
-			size(t, n.Dir)/int64(*users), size(t, filepath.Join(n.Dir, "raft.db"))/int64(*users))
+			size(t, n.Dir)/int64(*users), size(t, filepath.Join(n.Dir, "raft.db"))/int64(*users),
+			size(t, filepath.Join(n.Dir, "audit"))/int64(*users))
 	}
 	t.Logf("led by %s, in term %d", c.Leader().Name, c.Leader().AwaitReady().GetTerm())
 	restart(t, c)
