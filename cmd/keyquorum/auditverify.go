@@ -33,7 +33,7 @@ func (c *auditVerifyCommand) run(ctx context.Context, s *session) error {
 		return err
 	}
 	defer w.close()
-	head, vouching, err := w.head(ctx)
+	head, told, err := w.head(ctx)
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (c *auditVerifyCommand) run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return c.tell(s.out, finding{w, head, vouching, res})
+	return c.tell(s.out, finding{w, head, told, res})
 }
 
 // auditPaths gives the files, in the order of their records.
@@ -81,8 +81,8 @@ func (c *auditVerifyCommand) compare(ctx context.Context, w *witnesses, head aud
 		if sequence > head.Sequence {
 			patience = behind // it may still be on its way to the files of some
 		}
-		hash, _, err := w.settled(ctx, sequence, patience)
-		return hash, err == nil, unsettling(err)
+		told, err := w.settled(ctx, sequence, patience)
+		return told.hash, err == nil, unsettling(err)
 	}}
 	for patience := time.Now().Add(behind); ; {
 		res, err := auditcheck.Check(ctx, paths, o)
@@ -108,8 +108,8 @@ func rest(ctx context.Context) error {
 // finding is what the check came to.
 type finding struct {
 	*witnesses
-	head     audit.Head
-	vouching []*witness
+	head audit.Head
+	ballot
 	auditcheck.Result
 }
 
@@ -163,7 +163,7 @@ func (c *auditVerifyCommand) tell(out *printer, f finding) error {
 
 // attendance says who told the head, and who did not.
 func (f finding) attendance() fields {
-	var differing []string
+	var lagging, differing []string
 	list := fields{}
 	vouching := naming(f.vouching)
 	if len(f.members) == 1 {
@@ -171,10 +171,15 @@ func (f finding) attendance() fields {
 	}
 	list.add("vouching", vouching)
 	for _, m := range f.members {
-		if m.answers() && !slices.Contains(f.vouching, m) {
+		switch {
+		case !m.answers() || slices.Contains(f.vouching, m):
+		case slices.Contains(f.lagging, m):
+			lagging = append(lagging, m.String())
+		default:
 			differing = append(differing, m.String())
 		}
 	}
+	list.add("lagging", strings.Join(lagging, ", "))
 	list.add("differing", strings.Join(differing, ", "))
 	for _, m := range f.members {
 		if fault := m.fault(); fault != "" {

@@ -124,10 +124,10 @@ func (w *witnesses) short(members []*witness) (list, bool) {
 // head gives the last record that a majority agrees on, and who tells it. They go on while they are asked, and each tells of
 // all that was acknowledged before. So it is the first record that is not before the heads of a majority: an earlier one
 // could be that of a node which hides its last records, a later one could be made up.
-func (w *witnesses) head(ctx context.Context) (audit.Head, []*witness, error) {
+func (w *witnesses) head(ctx context.Context) (audit.Head, ballot, error) {
 	present := slices.DeleteFunc(slices.Clone(w.members), func(m *witness) bool { return !m.answers() })
 	if l, short := w.short(present); short {
-		return audit.Head{}, nil, fmt.Errorf("%w: of %d that %s, these answered: %s%s", errNoMajority, len(l.ids), l.by,
+		return audit.Head{}, ballot{}, fmt.Errorf("%w: of %d that %s, these answered: %s%s", errNoMajority, len(l.ids), l.by,
 			cmp.Or(naming(l.among(present)), "none"), w.absence(l))
 	}
 	head := audit.Head{}
@@ -136,9 +136,9 @@ func (w *witnesses) head(ctx context.Context) (audit.Head, []*witness, error) {
 		slices.SortFunc(there, func(a, b *witness) int { return cmp.Compare(a.reach(), b.reach()) })
 		head.Sequence = max(head.Sequence, there[l.majority()-1].reach())
 	}
-	hash, vouching, err := w.settled(ctx, head.Sequence, behind)
-	head.Hash = hash
-	return head, vouching, err
+	b, err := w.settled(ctx, head.Sequence, behind)
+	head.Hash = b.hash
+	return head, b, err
 }
 
 // absence says why those of the list that do not count do not.
@@ -152,31 +152,45 @@ func (w *witnesses) absence(l list) string {
 	return text.String()
 }
 
-// settled gives the hash of a record that a majority tells, and who does. It looks again, for as long as it has patience,
-// where some may still have to write it.
-func (w *witnesses) settled(ctx context.Context, sequence uint64, patience time.Duration) (audit.Hash, []*witness, error) {
+// ballot is what a majority tells of a record.
+type ballot struct {
+	hash audit.Hash
+	// vouching tell it. Lagging have no such record, which they may be about to write; whoever else answers tells another.
+	vouching, lagging []*witness
+}
+
+// settled gives the hash of a record that a majority tells. It looks again, for as long as it has patience, where some may still
+// have to write it.
+func (w *witnesses) settled(ctx context.Context, sequence uint64, patience time.Duration) (ballot, error) {
 	for until := time.Now().Add(patience); ; {
 		votes, lagging := w.votes(ctx, sequence)
-		lacking, most := w.lists[0], 0
-		for hash, by := range votes {
-			l, short := w.short(by)
-			if !short {
-				return hash, by, nil
-			}
-			if len(by) > most {
-				lacking, most = l, len(by)
-			}
-		}
-		if ctx.Err() != nil {
-			return audit.Hash{}, nil, ctx.Err()
-		}
-		if !lagging || time.Now().After(until) {
-			return audit.Hash{}, nil, fmt.Errorf("%w, about record %d%s", errNoMajority, sequence, opinions(lacking, votes))
+		b, err := w.count(sequence, votes)
+		b.lagging = lagging
+		switch {
+		case ctx.Err() != nil:
+			return ballot{}, ctx.Err()
+		case len(lagging) == 0, time.Now().After(until):
+			return b, err
 		}
 		if err := rest(ctx); err != nil {
-			return audit.Hash{}, nil, err
+			return ballot{}, err
 		}
 	}
+}
+
+// count gives what a majority of each list voted for.
+func (w *witnesses) count(sequence uint64, votes map[audit.Hash][]*witness) (ballot, error) {
+	lacking, most := w.lists[0], 0
+	for hash, by := range votes {
+		l, short := w.short(by)
+		if !short {
+			return ballot{hash: hash, vouching: by}, nil
+		}
+		if len(by) > most {
+			lacking, most = l, len(by)
+		}
+	}
+	return ballot{}, fmt.Errorf("%w, about record %d%s", errNoMajority, sequence, opinions(lacking, votes))
 }
 
 // opinions says who of a list tells what.
@@ -202,8 +216,8 @@ func unsettling(err error) error {
 	return err
 }
 
-// votes asks all for the hash of a record. Lagging says that somebody has no such record.
-func (w *witnesses) votes(ctx context.Context, sequence uint64) (votes map[audit.Hash][]*witness, lagging bool) {
+// votes asks all for the hash of a record. Lagging have no such record.
+func (w *witnesses) votes(ctx context.Context, sequence uint64) (votes map[audit.Hash][]*witness, lagging []*witness) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	told := map[*spot]audit.Hash{}
@@ -222,7 +236,9 @@ func (w *witnesses) votes(ctx context.Context, sequence uint64) (votes map[audit
 				if err == nil {
 					told[s] = hash
 				}
-				lagging = lagging || errors.Is(err, errNoRecord)
+				if errors.Is(err, errNoRecord) && !slices.Contains(lagging, m) {
+					lagging = append(lagging, m)
+				}
 			})
 		}
 	}
