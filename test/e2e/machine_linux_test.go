@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -98,7 +99,9 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 		disks[n].fill(t)
 	}
 	e2e.Await(t, "writes to fail, as all disks are full", func() bool {
-		return acknowledged.Issue(t.Context(), api, "nobody", time.Hour) != nil
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		return acknowledged.Issue(ctx, api, "nobody", time.Hour) != nil
 	})
 	for _, n := range c.Nodes {
 		n.Kill()
