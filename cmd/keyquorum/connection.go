@@ -87,7 +87,10 @@ func (c *connection) clientOfNode(source *certs.Source, name, address string) (n
 	if node, err = client.New([]string{"https://" + address}, opts...); err != nil {
 		return nil, nil, err
 	}
-	return node, transport.CloseIdleConnections, nil
+	return node, func() {
+		node.Close()
+		transport.CloseIdleConnections()
+	}, nil
 }
 
 var errNameless = errors.New("it has no name that a certificate could have")
