@@ -103,7 +103,7 @@ func (n *Node) startRaft() error {
 	if err != nil {
 		return fmt.Errorf("raft transport: %w", err)
 	}
-	r, err := raft.NewRaft(n.raftConfig(), n.fsm, n.cfg.Logs, stable, snapshots, transport)
+	r, err := raft.NewRaft(n.raftConfig(), transport.FSM(n.fsm), n.cfg.Logs, stable, snapshots, transport)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), transport.Close())
 	}

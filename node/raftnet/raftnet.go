@@ -14,6 +14,9 @@
 //     (commit.go).
 //   - An InstallSnapshot that arrives late puts a follower back to an older state. Here it is answered, and not
 //     installed (snapshot.go).
+//   - A node that is sent a snapshot while it takes an older one of itself notes the older one as its last, whichever
+//     comes later (issue 248). It refuses then what follows on the newer one, and, as that is not installed twice, the
+//     leader would send it for ever. Here its own gives way (own.go).
 //   - A refused append can wedge a follower while appends are pipelined (issue 612). Here there is no pipeline.
 //   - A vote is remembered by the candidate's address, and given to whoever stands at that address in the same term,
 //     whatever its log. Members that exchanged addresses could both lead in one term. Here a node is written by its id.
@@ -73,6 +76,7 @@ type Transport struct {
 	// seated is set while this node does not stand for leader.
 	seated atomic.Bool
 	rivals rivals
+	own    own
 
 	out     chan raft.RPC // to Raft's main loop
 	stop    chan struct{}

@@ -89,10 +89,15 @@ func run(t *testing.T, id raft.ServerID, trans Inner, tune func(*raft.Config)) *
 		t.Fatal(err)
 	}
 	var err error
-	if node.Raft, err = raft.NewRaft(c, node.fsm, node.logs, store, snapshots, trans); err != nil {
+	wrapped, repair := trans.(*Transport)
+	var machine raft.FSM = node.fsm
+	if repair {
+		machine = wrapped.FSM(node.fsm)
+	}
+	if node.Raft, err = raft.NewRaft(c, machine, node.logs, store, snapshots, trans); err != nil {
 		t.Fatal(err)
 	}
-	if wrapped, ok := trans.(*Transport); ok {
+	if repair {
 		wrapped.BindRaft(node.Raft, node.logs)
 	}
 	t.Cleanup(func() {
@@ -174,6 +179,8 @@ func entry(index, term uint64, word string) *raft.Log {
 type words struct {
 	mu  sync.Mutex
 	all []string
+	// held keeps snapshots from being written until it is closed; nil for not at all.
+	held chan struct{}
 }
 
 // String waits until all is quiet and gives what was applied.
@@ -191,10 +198,19 @@ func (w *words) Apply(l *raft.Log) any {
 	return nil
 }
 
+func (w *words) ApplyBatch(logs []*raft.Log) []any {
+	for _, l := range logs {
+		if l.Type == raft.LogCommand {
+			w.Apply(l)
+		}
+	}
+	return make([]any, len(logs))
+}
+
 func (w *words) Snapshot() (raft.FSMSnapshot, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return snapshot(slices.Clone(w.all)), nil
+	return snapshot{slices.Clone(w.all), w.held}, nil
 }
 
 func (w *words) Restore(r io.ReadCloser) error {
@@ -208,10 +224,16 @@ func (w *words) Restore(r io.ReadCloser) error {
 	return nil
 }
 
-type snapshot []string
+type snapshot struct {
+	words []string
+	held  chan struct{}
+}
 
 func (s snapshot) Persist(sink raft.SnapshotSink) error {
-	if _, err := fmt.Fprint(sink, strings.Join(s, " ")); err != nil {
+	if s.held != nil {
+		<-s.held
+	}
+	if _, err := fmt.Fprint(sink, strings.Join(s.words, " ")); err != nil {
 		return err
 	}
 	return sink.Close()

@@ -12,7 +12,8 @@ import (
 
 var errNotBound = errors.New("this node does not know yet what it has committed: send the snapshot again")
 
-// handleSnapshot lets Raft install a snapshot only if it holds something that is not committed here yet.
+// handleSnapshot lets Raft install a snapshot only if it holds something that is not committed here yet, and while none of
+// this node's own is about to count.
 //
 // It first shows Raft a heartbeat with the snapshot's term and sender, and waits for the answer. Raft judges the
 // term itself that way, and all that a leader's message does besides (follow it, put off the next election) is
@@ -27,8 +28,12 @@ func (t *Transport) handleSnapshot(rpc raft.RPC, req *raft.InstallSnapshotReques
 	case committed == nil:
 		err = errNotBound
 	case req.LastLogIndex > (*committed)(), plant.On(plant.OldSnapshot), plant.On(plant.RestoredFreshness): // which needs one
-		t.answer(rpc, t.ask(rpc))
-		return
+		if err = t.own.yield(); err == nil {
+			resp := t.ask(rpc)
+			t.own.resume()
+			t.answer(rpc, resp)
+			return
+		}
 	default:
 		t.log.Info("snapshot not installed: all of it is committed here", "snapshot-index", req.LastLogIndex, "snapshot-term", req.Term)
 	}

@@ -221,6 +221,7 @@ var kinds = []struct{ text, check string }{
 	{"P5: ", "P5"},
 	{"P8: ", "P8"},
 	{"accepts what it has seen revoked", "P2 (in one state)"},
+	{"finished a snapshot", "snapshots out of order"},
 	{"went back", "a state went back"},
 	{"differ", "states differ"},
 	{"ended by itself", "a member ended"},

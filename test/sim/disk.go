@@ -81,7 +81,7 @@ func (i *image) apply(steps []change) {
 func (d *disk) mount() *mount {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mounted = &mount{disk: d, seen: d.durable.clone(), turn: make(chan struct{}, 1), onFail: func(error) {}}
+	d.mounted = &mount{disk: d, seen: d.durable.clone(), turn: make(chan struct{}, 1), onFail: func(error) {}, onOlder: func(uint64, uint64) {}}
 	return d.mounted
 }
 
@@ -196,8 +196,10 @@ type mount struct {
 	gone bool
 	// turn is held by who writes: one at a time.
 	turn chan struct{}
-	// onFail is told of a write that failed.
-	onFail func(error)
+	// onFail is told of a write that failed, onOlder of a snapshot that was finished after a newer one, of which both are
+	// given by their last entries.
+	onFail  func(error)
+	onOlder func(older, newer uint64)
 }
 
 var (
@@ -344,10 +346,10 @@ func (m *mount) DeleteRange(from, to uint64) error {
 			i.low, i.high = 0, 0
 			return
 		}
-		if from <= i.low {
+		if from <= i.low && i.low <= to {
 			i.low = to + 1
 		}
-		if to >= i.high {
+		if from <= i.high && i.high <= to {
 			i.high = from - 1
 		}
 	})
@@ -439,6 +441,26 @@ func (s shelf) Open(id string) (meta *raft.SnapshotMeta, from io.ReadCloser, err
 	return meta, from, err
 }
 
+// writing draws how long the content of a snapshot takes.
+func (s shelf) writing() time.Duration {
+	s.disk.mu.Lock()
+	defer s.disk.mu.Unlock()
+	if s.gone || s.disk.rng.IntN(3) > 0 {
+		return 0
+	}
+	return time.Duration(s.disk.rng.IntN(400)) * time.Millisecond
+}
+
+// newest gives the last entry of the newest snapshot, for a process that lives; 0 if there is none.
+func (s shelf) newest() (index uint64) {
+	s.read(func(i *image) {
+		if len(i.snapshots) > 0 && !s.gone {
+			index = i.snapshots[0].meta.Index
+		}
+	})
+	return index
+}
+
 // sink takes one snapshot, which is there once it is closed.
 type sink struct {
 	shelf shelf
@@ -458,8 +480,12 @@ func (s *sink) Write(b []byte) (int, error) {
 // Cancel implements raft.SnapshotSink.
 func (s *sink) Cancel() error { return nil }
 
-// Close implements io.Closer.
+// Close implements io.Closer. Some snapshots take long to be written.
 func (s *sink) Close() error {
+	time.Sleep(s.shelf.writing())
+	if newer := s.shelf.newest(); newer > s.meta.Index {
+		s.shelf.onOlder(s.meta.Index, newer)
+	}
 	return s.shelf.write(func(i *image) {
 		i.snapshots = append([]snapshot{s.snapshot}, i.snapshots...)
 		slices.SortStableFunc(i.snapshots, func(a, b snapshot) int {

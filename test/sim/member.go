@@ -160,6 +160,9 @@ func (m *member) open(name string) (*life, error) {
 		}
 	}
 	l.mount.onFail = halt
+	l.mount.onOlder = func(older, newer uint64) {
+		w.violation("%s finished a snapshot of entry %d after one of entry %d", name, older, newer)
+	}
 	watched := boltstore.Watch(l.mount, syncLimit, func(err error) {
 		if !m.isPaused() { // the watchdog of a paused process stands still
 			halt(err)
