@@ -175,7 +175,7 @@ func (n *Node) handOver(ctx context.Context, to *raft.Server) error {
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil && n.raft.State() == raft.Leader {
+	if ctx.Err() != nil && n.raft.State() == raft.Leader && !n.draining.Load() { // one that drains is about to end
 		n.halt(fmt.Errorf("a transfer of leadership hangs: restart this node (%w)", err))
 	}
 	return fmt.Errorf("transfer leadership: %w", err)

@@ -53,10 +53,15 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 
 	halted := n.untilEnd(ctx, work)
-	if halted != nil {
-		_ = n.transport.Close() // nobody is kept from standing by the heartbeats of a node that halted
+	n.draining.Store(true)
+	close(n.closing)
+	if halted == nil {
+		halted = n.drain(context.WithoutCancel(ctx))
 	}
-	n.drain(context.WithoutCancel(ctx), halted)
+	if halted != nil { // it can be trusted neither with leadership nor with what is in flight
+		_ = n.transport.Close() // nobody is kept from standing by its heartbeats
+		_ = n.server.Close()
+	}
 	stop(nil)
 	ended := make(chan error, 1)
 	go func() {
@@ -75,7 +80,10 @@ var ErrStuck = errors.New("the node could not be ended in good order: end the pr
 // answers: it waits no longer than it drains.
 func (n *Node) joined(halted error, ended <-chan error) error {
 	if halted == nil {
-		return <-ended
+		var err error
+		if halted, err = n.unlessHalted(ended); halted == nil {
+			return err
+		}
 	}
 	timer := time.NewTimer(n.cfg.Timing.Drain)
 	defer timer.Stop()
@@ -84,6 +92,18 @@ func (n *Node) joined(halted error, ended <-chan error) error {
 		return errors.Join(halted, err)
 	case <-timer.C:
 		return errors.Join(halted, ErrStuck)
+	}
+}
+
+// unlessHalted waits for what done brings, or for what halts the node.
+func (n *Node) unlessHalted(done <-chan error) (halted, err error) {
+	select {
+	case err = <-done:
+		return nil, err
+	case halted = <-n.halted:
+		return halted, nil
+	case halted = <-n.cfg.Halted:
+		return halted, nil
 	}
 }
 
@@ -117,26 +137,26 @@ func (n *Node) serve(server *http.Server, listener net.Listener, stop context.Ca
 	return err
 }
 
-// drain stops taking requests, hands leadership over, and finishes what is in flight. A node that halted cannot
-// be trusted with the first, nor with waiting for the second.
-func (n *Node) drain(ctx context.Context, halted error) {
-	n.draining.Store(true)
-	close(n.closing)
+// drain hands leadership over, and finishes the requests in flight while it takes no more. It gives up where the node
+// halts meanwhile, and gives the reason.
+func (n *Node) drain(ctx context.Context) (halted error) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Drain)
 	defer cancel()
-	if halted == nil && n.raft.State() == raft.Leader && len(n.voters()) > 1 {
-		if err := n.handOver(ctx, nil); err != nil {
-			n.log.Warn("leadership could not be handed over; the others will elect a leader", "error", err)
+	finished := make(chan error, 1)
+	go func() {
+		if n.raft.State() == raft.Leader && len(n.voters()) > 1 {
+			if err := n.handOver(ctx, nil); err != nil {
+				n.log.Warn("leadership could not be handed over; the others will elect a leader", "error", err)
+			}
 		}
-	}
-	if halted != nil {
-		_ = n.server.Close()
-		return
-	}
-	if err := n.server.Shutdown(ctx); err != nil {
+		finished <- n.server.Shutdown(ctx)
+	}()
+	halted, err := n.unlessHalted(finished)
+	if err != nil {
 		n.log.Warn("requests in flight were cut off", "error", err)
 		_ = n.server.Close()
 	}
+	return halted
 }
 
 // close ends Raft and what lies under it.

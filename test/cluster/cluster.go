@@ -284,19 +284,20 @@ func (c *Cluster) Followers() []*Member {
 func (c *Cluster) Kill(m *Member) {
 	c.t.Helper()
 	c.Net.Stop(m.Host)
-	c.end(m)
+	c.End(m)
 }
 
 // Shutdown ends a member in the orderly way.
 func (c *Cluster) Shutdown(m *Member) {
 	c.t.Helper()
-	if err := c.end(m); err != nil {
+	if err := c.End(m); err != nil {
 		c.t.Errorf("%s: %v", m.Host, err)
 	}
 	c.Net.Stop(m.Host)
 }
 
-func (c *Cluster) end(m *Member) error {
+// End ends a member and gives what Run said.
+func (c *Cluster) End(m *Member) error {
 	c.mu.Lock()
 	stop := m.stop
 	m.stop = nil
@@ -416,6 +417,6 @@ func oddUpTo(n int) int { return n - 1 + n%2 }
 
 func (c *Cluster) stopAll() {
 	for _, m := range c.Members() {
-		_ = c.end(m)
+		_ = c.End(m)
 	}
 }

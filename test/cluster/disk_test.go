@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -42,23 +43,48 @@ func (d *disk) SetUint64(key []byte, value uint64) error {
 	return d.InmemStore.SetUint64(key, value)
 }
 
+// onHangingDisks starts three members, and gives what makes the disk of one hang for the rest of the test.
+func onHangingDisks(t *testing.T) (c *cluster.Cluster, hang func(*cluster.Member)) {
+	release := make(chan struct{})
+	hangs := make(map[string]*atomic.Bool)
+	c = cluster.New(t, 3, cluster.Options{Config: func(cfg *node.Config) {
+		halted := make(chan error, 1)
+		d := &disk{InmemStore: cfg.Logs.(*raft.InmemStore), hangs: new(atomic.Bool), release: release}
+		hangs[cfg.Name] = d.hangs
+		watched := boltstore.Watch(d, 2*time.Second, func(err error) { halted <- err })
+		cfg.Logs, cfg.Stable, cfg.Halted = watched, watched, halted
+	}})
+	t.Cleanup(func() { close(release) })
+	return c, func(m *cluster.Member) { hangs[m.Host].Store(true) }
+}
+
+// A member that is being stopped when its disk begins to hang ends all the same, and says why.
+func TestAMemberWhoseDiskHangsWhileItIsStoppedEnds(t *testing.T) {
+	in(t, func(t *testing.T) {
+		c, hang := onHangingDisks(t)
+		c.AwaitAgreed()
+		victim := c.Follower()
+		hang(victim)
+		c.Leader().MustIssue(t, "ada", time.Hour)
+		start := time.Now()
+		if err := c.End(victim); !errors.Is(err, node.ErrStuck) || !strings.Contains(err.Error(), "the disk hangs") {
+			t.Errorf("it ended with %v", err)
+		}
+		// The watchdog's bound, and what a node that halted waits for what it stands on.
+		if took := time.Since(start); took > 15*time.Second {
+			t.Errorf("it ended after %v", took)
+		}
+	})
+}
+
 // A leader whose disk hangs goes on with its heartbeats, so nobody stands against it: the watchdog has to end it.
 func TestALeaderWhoseDiskHangsMakesRoomForAnother(t *testing.T) {
 	in(t, func(t *testing.T) {
-		release := make(chan struct{})
-		hangs := make(map[string]*atomic.Bool)
-		c := cluster.New(t, 3, cluster.Options{Config: func(cfg *node.Config) {
-			halted := make(chan error, 1)
-			d := &disk{InmemStore: cfg.Logs.(*raft.InmemStore), hangs: new(atomic.Bool), release: release}
-			hangs[cfg.Name] = d.hangs
-			watched := boltstore.Watch(d, 2*time.Second, func(err error) { halted <- err })
-			cfg.Logs, cfg.Stable, cfg.Halted = watched, watched, halted
-		}})
-		defer close(release)
+		c, hang := onHangingDisks(t)
 		token := c.Leader().MustIssue(t, "ada", time.Hour)
 		c.AwaitAgreed()
 		victim := c.Leader()
-		hangs[victim.Host].Store(true)
+		hang(victim)
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
