@@ -49,6 +49,7 @@ func TestLosingTheLeaderInterruptsNoVerificationOnAnyNode(t *testing.T) {
 
 // A paused process finds, when it goes on, its state and its proof as they were. Only its clocks have gone on.
 func TestANodeThatStoodStillAcceptsNothingRevokedMeanwhile(t *testing.T) {
+	t.Parallel()
 	clusters, turns := 1, 2
 	if *full {
 		clusters, turns = 5, 20

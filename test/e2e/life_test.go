@@ -276,6 +276,7 @@ func newestSnapshot(t *testing.T, n *e2e.Node) string {
 // A revocation waits for a node that stands still, and the node that was asked, whether it leads or not, is told to end
 // meanwhile: it answers first.
 func TestANodeThatEndsFinishesWhatIsInFlight(t *testing.T) {
+	t.Parallel()
 	for _, leads := range []bool{true, false} {
 		t.Run(fmt.Sprintf("leads=%t", leads), func(t *testing.T) {
 			t.Parallel()
