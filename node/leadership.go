@@ -87,7 +87,7 @@ func (n *Node) duties(ctx context.Context) {
 //
 // A transfer of leadership can wedge in an earlier term of this node's, when it is deposed while the other does not answer
 // (issue 696 of hashicorp/raft): Raft then goes on to say that one is under way, and refuses all writes whenever the node
-// leads again. It is ended then.
+// leads again. It is ended then, unless it is about to end, and hands over for that.
 func (n *Node) barrier(ctx context.Context) bool {
 	won := time.Now()
 	for ctx.Err() == nil {
@@ -99,7 +99,7 @@ func (n *Node) barrier(ctx context.Context) bool {
 			return true
 		case errors.Is(err, fault.ErrShuttingDown), errors.Is(err, fault.ErrNotLeader) && n.raft.State() != raft.Leader:
 			return false
-		case errors.Is(err, fault.ErrNotLeader) && time.Since(won) > n.transferPatience():
+		case errors.Is(err, fault.ErrNotLeader) && time.Since(won) > n.transferPatience() && !n.draining.Load():
 			n.halt(fmt.Errorf("an earlier transfer of leadership hangs: restart this node (%w)", err))
 			return false
 		}

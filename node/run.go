@@ -56,11 +56,10 @@ func (n *Node) Run(ctx context.Context) error {
 	n.draining.Store(true)
 	close(n.closing)
 	if halted == nil {
-		halted = n.drain(context.WithoutCancel(ctx))
+		halted = n.drain(context.WithoutCancel(ctx), &front)
 	}
-	if halted != nil { // it can be trusted neither with leadership nor with what is in flight
-		_ = n.transport.Close() // nobody is kept from standing by its heartbeats
-		_ = n.server.Close()
+	if halted != nil {
+		n.cutOff()
 	}
 	stop(nil)
 	ended := make(chan error, 1)
@@ -84,6 +83,7 @@ func (n *Node) joined(halted error, ended <-chan error) error {
 		if halted, err = n.unlessHalted(ended); halted == nil {
 			return err
 		}
+		n.cutOff()
 	}
 	timer := time.NewTimer(n.cfg.Timing.Drain)
 	defer timer.Stop()
@@ -93,6 +93,13 @@ func (n *Node) joined(halted error, ended <-chan error) error {
 	case <-timer.C:
 		return errors.Join(halted, ErrStuck)
 	}
+}
+
+// cutOff has nobody hear of a node that halted any more: it can be trusted neither with what is in flight nor with
+// leadership, and its heartbeats would keep others from standing.
+func (n *Node) cutOff() {
+	_ = n.transport.Close()
+	_ = n.server.Close()
 }
 
 // unlessHalted waits for what done brings, or for what halts the node.
@@ -138,19 +145,20 @@ func (n *Node) serve(server *http.Server, listener net.Listener, stop context.Ca
 }
 
 // drain hands leadership over, and finishes the requests in flight while it takes no more. It gives up where the node
-// halts meanwhile, and gives the reason.
-func (n *Node) drain(ctx context.Context) (halted error) {
+// halts meanwhile, and gives the reason; what it has begun is front's to wait for.
+func (n *Node) drain(ctx context.Context, front *errgroup.Group) (halted error) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timing.Drain)
 	defer cancel()
 	finished := make(chan error, 1)
-	go func() {
+	front.Go(func() error {
 		if n.raft.State() == raft.Leader && len(n.voters()) > 1 {
 			if err := n.handOver(ctx, nil); err != nil {
 				n.log.Warn("leadership could not be handed over; the others will elect a leader", "error", err)
 			}
 		}
 		finished <- n.server.Shutdown(ctx)
-	}()
+		return nil
+	})
 	halted, err := n.unlessHalted(finished)
 	if err != nil {
 		n.log.Warn("requests in flight were cut off", "error", err)

@@ -30,7 +30,9 @@ func (t *Transport) handleSnapshot(rpc raft.RPC, req *raft.InstallSnapshotReques
 	case req.LastLogIndex > (*committed)(), plant.On(plant.OldSnapshot), plant.On(plant.RestoredFreshness): // which needs one
 		if err = t.own.yield(); err == nil {
 			resp := t.ask(rpc)
-			t.own.resume()
+			if !errors.Is(resp.Error, raft.ErrTransportShutdown) { // Raft may still be at it
+				t.own.resume()
+			}
 			t.answer(rpc, resp)
 			return
 		}

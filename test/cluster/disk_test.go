@@ -21,12 +21,14 @@ import (
 // disk is a store that hangs when it is told to, until it is released.
 type disk struct {
 	*raft.InmemStore
-	hangs   *atomic.Bool
+	hangs   atomic.Bool
+	hung    atomic.Int64 // how many writes did
 	release chan struct{}
 }
 
 func (d *disk) wait() {
 	if d.hangs.Load() {
+		d.hung.Add(1)
 		<-d.release
 	}
 }
@@ -43,29 +45,33 @@ func (d *disk) SetUint64(key []byte, value uint64) error {
 	return d.InmemStore.SetUint64(key, value)
 }
 
-// onHangingDisks starts three members, and gives what makes the disk of one hang for the rest of the test.
-func onHangingDisks(t *testing.T) (c *cluster.Cluster, hang func(*cluster.Member)) {
+// onHangingDisks starts three members, and gives what makes the disk of one hang for the rest of the test, of which its
+// watchdog is to tell after a while.
+func onHangingDisks(t *testing.T, noticed time.Duration) (c *cluster.Cluster, hang func(*cluster.Member)) {
 	release := make(chan struct{})
-	hangs := make(map[string]*atomic.Bool)
+	disks := make(map[string]*disk)
 	c = cluster.New(t, 3, cluster.Options{Config: func(cfg *node.Config) {
 		halted := make(chan error, 1)
-		d := &disk{InmemStore: cfg.Logs.(*raft.InmemStore), hangs: new(atomic.Bool), release: release}
-		hangs[cfg.Name] = d.hangs
-		watched := boltstore.Watch(d, 2*time.Second, func(err error) { halted <- err })
+		d := &disk{InmemStore: cfg.Logs.(*raft.InmemStore), release: release}
+		disks[cfg.Name] = d
+		watched := boltstore.Watch(d, noticed, func(err error) { halted <- err })
 		cfg.Logs, cfg.Stable, cfg.Halted = watched, watched, halted
 	}})
 	t.Cleanup(func() { close(release) })
-	return c, func(m *cluster.Member) { hangs[m.Host].Store(true) }
+	return c, func(m *cluster.Member) {
+		d := disks[m.Host]
+		d.hangs.Store(true)
+		c.Await("a write to hang", func() bool { return d.hung.Load() > 0 })
+	}
 }
 
 // A member that is being stopped when its disk begins to hang ends all the same, and says why.
 func TestAMemberWhoseDiskHangsWhileItIsStoppedEnds(t *testing.T) {
 	in(t, func(t *testing.T) {
-		c, hang := onHangingDisks(t)
+		c, hang := onHangingDisks(t, 2*time.Second)
 		c.AwaitAgreed()
 		victim := c.Follower()
 		hang(victim)
-		c.Leader().MustIssue(t, "ada", time.Hour)
 		start := time.Now()
 		if err := c.End(victim); !errors.Is(err, node.ErrStuck) || !strings.Contains(err.Error(), "the disk hangs") {
 			t.Errorf("it ended with %v", err)
@@ -77,10 +83,31 @@ func TestAMemberWhoseDiskHangsWhileItIsStoppedEnds(t *testing.T) {
 	})
 }
 
+// A leader that is being stopped can hand over to nobody while its disk hangs; when that is noticed, another leads.
+func TestALeaderWhoseDiskHangsWhileItIsStoppedMakesRoom(t *testing.T) {
+	in(t, func(t *testing.T) {
+		const noticed = 6 * time.Second // it has given up its requests and the transfer by then
+		c, hang := onHangingDisks(t, noticed)
+		c.AwaitAgreed()
+		victim, others := c.Leader(), c.Followers()
+		hang(victim)
+		start := time.Now()
+		ended := make(chan error, 1)
+		go func() { ended <- c.End(victim) }()
+		c.Await("another to lead", func() bool { return others[0].Leading() || others[1].Leading() })
+		if took := time.Since(start); took > noticed+4*time.Second {
+			t.Errorf("another led after %v", took)
+		}
+		if err := <-ended; !errors.Is(err, node.ErrStuck) || !strings.Contains(err.Error(), "the disk hangs") {
+			t.Errorf("it ended with %v", err)
+		}
+	})
+}
+
 // A leader whose disk hangs goes on with its heartbeats, so nobody stands against it: the watchdog has to end it.
 func TestALeaderWhoseDiskHangsMakesRoomForAnother(t *testing.T) {
 	in(t, func(t *testing.T) {
-		c, hang := onHangingDisks(t)
+		c, hang := onHangingDisks(t, 2*time.Second)
 		token := c.Leader().MustIssue(t, "ada", time.Hour)
 		c.AwaitAgreed()
 		victim := c.Leader()
