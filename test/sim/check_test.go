@@ -218,6 +218,10 @@ func TestWhatHistoriesTheChecksPass(t *testing.T) {
 			s.issue(1, time.Hour)
 			s.add(Op{Kind: Verify, Key: key(1), Reason: valid, Revision: 1, Expires: s.now.Add(-clockBound - 1)})
 		}},
+		"also by who asks for no fresh state": {overlap, "P5", func(s *script) {
+			s.issue(1, time.Hour)
+			s.add(Op{Kind: Verify, Level: StaleOK, Key: key(1), Reason: valid, Revision: 1, Expires: s.now.Add(-clockBound - 1)})
+		}},
 		"one is accepted while clocks may differ": {overlap, "", func(s *script) {
 			s.issue(1, time.Hour)
 			s.add(Op{Kind: Verify, Key: key(1), Reason: valid, Revision: 1, Expires: s.now.Add(-clockBound)})
